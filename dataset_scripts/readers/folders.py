@@ -1,0 +1,50 @@
+"""Folders of images, and masks paired with them by file stem."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from defect_hub.dataset_scripts.readers.errors import DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+
+
+def list_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
+    """Files of a folder with one of the suffixes (any case), sorted by name.
+
+    Raises:
+        DataError: The folder is missing or holds no such file.
+    """
+    if not folder.is_dir():
+        raise DataError(folder, "folder", "does not exist", "Check the path of the raw data")
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and p.is_file())
+    if not files:
+        raise DataError(folder, "folder", f"holds no {' or '.join(suffixes)} file", "Check the path of the raw data")
+    return files
+
+
+def pair_by_stem(images: list[Path], masks: list[Path]) -> tuple[list[tuple[Path, Path | None]], list[DataError]]:
+    """Pair each image with the mask of the same stem.
+
+    Args:
+        images: Image files.
+        masks: Mask files.
+
+    Returns:
+        The pairs in the order of the images, None where no mask exists; and one problem for every mask without an
+        image and every second image of one stem.
+    """
+    by_stem = {mask.stem: mask for mask in masks}
+    pairs: dict[str, tuple[Path, Path | None]] = {}
+    problems = []
+    for image in images:
+        if image.stem in pairs:
+            other = pairs[image.stem][0].name
+            problems.append(DataError(image, "image", f"has the same stem as {other}", "Rename or remove one of them"))
+        else:
+            pairs[image.stem] = image, by_stem.pop(image.stem, None)
+    for mask in by_stem.values():
+        problems.append(
+            DataError(mask, "mask", "has no image of the same stem", "Supply the image or remove the mask")
+        )
+    return list(pairs.values()), problems

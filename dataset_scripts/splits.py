@@ -1,0 +1,58 @@
+"""Deterministic splits that depend on the images alone, not on the order of files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+SPLITS = ("train", "validation", "test")
+SMALL_CATEGORY = 50
+MIN_TEST = 10
+
+
+def split_sizes(count: int) -> tuple[int, int, int]:
+    """Images of a category of `count` images in train, validation and test: 70, 15 and 15 %.
+
+    A category of fewer than 50 images gets at least 10 test images (An & Dong 2026, section IV); one of fewer than 10
+    gives half of them, rounded up. What then remains is divided 70 : 15 between train and validation.
+    """
+    test = round(0.15 * count)
+    if count < SMALL_CATEGORY:
+        test = MIN_TEST if count >= MIN_TEST else (count + 1) // 2
+    validation = round((count - test) * 15 / 85)
+    return count - test - validation, validation, test
+
+
+def assign_splits(images: Iterable[tuple[str, str, str]], seed: int = 42) -> dict[str, str]:
+    """Assign each image to a split, category by category.
+
+    Images of equal bytes always share a split, also across categories; they can shift the sizes of `split_sizes`.
+
+    Args:
+        images: (image id, category, SHA-256 of the file) in any order.
+        seed: Another seed gives another draw.
+
+    Returns:
+        Split name of each image id.
+    """
+    members: dict[str, list[str]] = defaultdict(list)
+    categories: dict[str, set[str]] = defaultdict(set)
+    sizes: Counter[str] = Counter()
+    for image_id, category, sha256 in images:
+        members[sha256].append(image_id)
+        categories[category].add(sha256)
+        sizes[category] += 1
+    split_of: dict[str, str] = {}
+    for category in sorted(categories):
+        train, validation, _ = split_sizes(sizes[category])
+        taken = 0
+        for sha256 in sorted(categories[category], key=lambda sha: _rank(sha, seed)):
+            if sha256 not in split_of:
+                split_of[sha256] = SPLITS[(taken >= train) + (taken >= train + validation)]
+            taken += len(members[sha256])
+    return {image_id: split_of[sha256] for sha256, ids in members.items() for image_id in ids}
+
+
+def _rank(sha256: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest()

@@ -1,0 +1,168 @@
+"""Sentences composed from class names and structured attributes; no word that an attribute does not support."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+DIAGNOSIS_QUESTION = "Is there any defect in this image?"
+NORMAL_SENTENCE = "A steel surface without defects."
+
+# Class names that cannot stand after "a" or before a plural s.
+COUNTABLE_NOUNS = {
+    "crazing": "crazing area",
+    "dark scratches": "dark scratch",
+    "finishing roll printing": "finishing roll printing mark",
+    "iron scale compression": "iron scale compression mark",
+    "iron sheet ash": "iron sheet ash mark",
+    "oxide scale of plate system": "plate system oxide scale mark",
+    "oxide scale of temperature system": "temperature system oxide scale mark",
+    "patches": "patch",
+    "pitted surface": "pitted surface area",
+    "punching": "punching hole",
+    "red iron sheet": "red iron sheet area",
+    "rolled in scale": "rolled in scale mark",
+    "secondary rust skin": "secondary rust skin area",
+    "uneven": "uneven area",
+    "white rust": "white rust area",
+}
+DIRECTION_PHRASES = {
+    "horizontal": "running horizontally",
+    "vertical": "running vertically",
+    "diagonal": "running diagonally",
+}
+DESCRIPTIONS = (
+    "{Subject} {verb} visible {place}{direction}. The contrast with the surrounding steel is {saliency}.",
+    "The steel surface shows {subject} {place}{direction}, with {saliency} contrast.",
+    "The image shows {subject}{direction}. {They_lie} {place}, with {saliency} contrast.",
+    "{Place}, there {verb} {subject}{direction}; the contrast is {saliency}.",
+)
+NORMAL_DESCRIPTIONS = (
+    "The rolled steel surface is free of defects.",
+    "The steel surface shows only its rolling texture. No defect is visible.",
+    "No defect is visible on this steel surface.",
+    "The image shows a normal steel surface without any defect.",
+)
+
+
+def t0(class_name: str, object_name: str = "steel surface") -> str:
+    """Text level T0 of SteelDefectX: "A photo of steel surface defect: <class>."."""
+    return f"A photo of {object_name} defect: {class_name}."
+
+
+def cell_words(cell: str) -> str:
+    """Words of a grid cell: "middle-left" becomes "middle left"."""
+    return cell.replace("-", " ")
+
+
+def with_article(phrase: str) -> str:
+    """The phrase behind "a" or "an"."""
+    return f"{'an' if phrase[:1].lower() in 'aeiou' else 'a'} {phrase}"
+
+
+def plural(noun: str) -> str:
+    """Plural of a noun phrase, formed on its last word."""
+    if noun.endswith(("s", "x", "ch", "sh")):
+        return noun + "es"
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return noun[:-1] + "ies"
+    return noun + "s"
+
+
+def defect_phrase(attributes: Mapping[str, Any], *, with_shape: bool = False) -> str:
+    """Count, scale, polarity and class name as a noun phrase, e.g. "two small dark inclusions".
+
+    Args:
+        attributes: The nine structured attributes.
+        with_shape: Also name the shape, before the class name.
+
+    Returns:
+        The phrase; the polarity word is left out where it is neutral or the class name has one already.
+    """
+    name = attributes["Defect type"].lower()
+    words = [attributes["Scale"]]
+    if attributes["Polarity"] != "neutral" and not {"dark", "bright"} & set(name.split()):
+        words.append(attributes["Polarity"])
+    if with_shape and attributes["Shape"] != "unclear":
+        words.append(attributes["Shape"])
+    noun = COUNTABLE_NOUNS.get(name, name)
+    count = attributes["Number of Defects"]
+    if count == "one":
+        return with_article(" ".join([*words, noun]))
+    return " ".join(["several" if count == "multiple" else count, *words, plural(noun)])
+
+
+def attribute_line(attributes: Mapping[str, Any]) -> str:
+    """The nine attributes on one line: "Defect type: Inclusion; Shape: linear; ...; Saliency: high"."""
+    position = ", ".join(f"{cell} {fraction:.2f}" for cell, fraction in attributes["Position"])
+    return "; ".join(f"{key}: {position if key == 'Position' else value}" for key, value in attributes.items())
+
+
+def _place(attributes: Mapping[str, Any]) -> str:
+    (cell, fraction), *_ = attributes["Position"]
+    return f"{'' if fraction == 1 else 'mainly '}in the {cell_words(cell)}"
+
+
+def template_sentence(attributes: Mapping[str, Any], object_name: str = "steel surface") -> str:
+    """The release's template sentence: every attribute in a fixed order."""
+    direction = DIRECTION_PHRASES.get(attributes["Direction"])
+    details = [
+        *([direction] if direction else []),
+        attributes["Spatial Distribution"],
+        _place(attributes),
+        f"with {attributes['Saliency']} saliency",
+    ]
+    subject = with_article(object_name)
+    return (
+        f"{subject[0].upper()}{subject[1:]} with {', '.join([defect_phrase(attributes, with_shape=True), *details])}."
+    )
+
+
+def natural_description(attributes: Mapping[str, Any] | None, variant: int) -> str:
+    """One or two plain sentences on the image.
+
+    Args:
+        attributes: The nine structured attributes; None describes a normal surface.
+        variant: Any integer >= 0; equal variants give the same wording.
+
+    Returns:
+        The sentences: count, scale, polarity, shape, class, direction, top cell and saliency.
+    """
+    if attributes is None:
+        return NORMAL_DESCRIPTIONS[variant % len(NORMAL_DESCRIPTIONS)]
+    subject = defect_phrase(attributes, with_shape=True)
+    single = attributes["Number of Defects"] == "one"
+    place = _place(attributes)
+    direction = DIRECTION_PHRASES.get(attributes["Direction"])
+    return DESCRIPTIONS[variant % len(DESCRIPTIONS)].format(
+        subject=subject,
+        Subject=subject[0].upper() + subject[1:],
+        verb="is" if single else "are",
+        They_lie="It lies" if single else "They lie",
+        place=place,
+        Place=place[0].upper() + place[1:],
+        direction=f", {direction}" if direction else "",
+        saliency=attributes["Saliency"],
+    )
+
+
+def diagnosis_turns(object_name: str, attributes: Mapping[str, Any] | None, cause: str | None) -> list[dict[str, str]]:
+    """One question and its answer, as trained and generated.
+
+    Args:
+        object_name: What the image shows, e.g. "steel surface".
+        attributes: The nine structured attributes; None means no defect.
+        cause: Likely cause of the class, appended where known.
+
+    Returns:
+        `[{"from": "human", "value": ...}, {"from": "gpt", "value": ...}]`.
+    """
+    if attributes is None:
+        answer = f"No, the {object_name} shows no defect."
+    else:
+        verb = "is" if attributes["Number of Defects"] == "one" else "are"
+        cell = cell_words(attributes["Position"][0][0])
+        answer = f"Yes, there {verb} {defect_phrase(attributes)} in the {cell} of the {object_name}."
+        if cause:
+            answer += f" Likely cause: {cause}."
+    return [{"from": "human", "value": DIAGNOSIS_QUESTION}, {"from": "gpt", "value": answer}]

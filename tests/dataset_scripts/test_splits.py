@@ -1,0 +1,57 @@
+import hashlib
+import random
+from collections import Counter
+
+import pytest
+
+from defect_hub.dataset_scripts.splits import assign_splits, split_sizes
+
+
+def images(category: str, count: int) -> list[tuple[str, str, str]]:
+    return [(f"{category}/{i}", category, hashlib.sha256(f"{category}{i}".encode()).hexdigest()) for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"),
+    [
+        (1000, (700, 150, 150)),
+        (50, (35, 7, 8)),
+        (49, (32, 7, 10)),
+        (16, (5, 1, 10)),
+        (10, (0, 0, 10)),
+        (9, (3, 1, 5)),
+        (1, (0, 0, 1)),
+        (0, (0, 0, 0)),
+    ],
+)
+def test_sizes(count: int, sizes: tuple[int, int, int]) -> None:
+    assert split_sizes(count) == sizes
+
+
+def test_sizes_add_up() -> None:
+    for count in range(200):
+        sizes = split_sizes(count)
+        assert sum(sizes) == count
+        assert min(sizes) >= 0
+
+
+def test_categories_get_their_sizes() -> None:
+    split_of = assign_splits(images("crack", 100) + images("dent", 20))
+    counts = Counter((image_id.split("/")[0], split) for image_id, split in split_of.items())
+    for category, count in (("crack", 100), ("dent", 20)):
+        found = tuple(counts[category, split] for split in ("train", "validation", "test"))
+        assert found == split_sizes(count)
+
+
+def test_order_does_not_matter_and_seed_does() -> None:
+    items = images("crack", 60)
+    shuffled = random.Random(0).sample(items, len(items))
+    assert assign_splits(items) == assign_splits(shuffled)
+    assert assign_splits(items, seed=1) != assign_splits(items, seed=2)
+
+
+def test_equal_bytes_share_a_split_across_categories() -> None:
+    items = images("crack", 60)
+    copies = [(f"copy of {image_id}", "dent", sha256) for image_id, _, sha256 in items[:30]]
+    split_of = assign_splits(items + copies)
+    assert all(split_of[image_id] == split_of[f"copy of {image_id}"] for image_id, _, _ in items[:30])
