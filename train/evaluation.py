@@ -1,0 +1,119 @@
+"""Scores of a diagnosing model on a split: what the tables, the calibration and the benchmarks share."""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import interpolate
+from tqdm.auto import tqdm
+
+from defect_hub.evaluate_metrics.kernels.description import description_accuracy
+from defect_hub.evaluate_metrics.kernels.histogram import ScoreHistogram
+from defect_hub.evaluate_metrics.kernels.ranking import auroc, f1_max
+from defect_hub.modeling.processing_spgdd_gpt import DIAGNOSIS_QUESTION
+
+
+@dataclass
+class DiagnosisScores:
+    """Raw results of one pass over a split.
+
+    Args:
+        image_scores: (n,), 0-1.
+        is_defective: (n,), bool.
+        pixels: histogram of the pixel probabilities at the images' own sizes, annotated images only.
+        descriptions: n generated texts; empty if none were asked for.
+    """
+
+    image_scores: np.ndarray
+    is_defective: np.ndarray
+    pixels: ScoreHistogram
+    descriptions: list[str] = field(default_factory=list)
+
+    def metrics(self) -> dict[str, float]:
+        """Image and pixel AUROC, image and pixel F1-max, and description accuracy where texts were generated."""
+        values = {
+            "image_auroc": auroc(self.image_scores, self.is_defective),
+            "pixel_auroc": self.pixels.auroc(),
+            "image_f1_max": f1_max(self.image_scores, self.is_defective)[0],
+            "pixel_f1_max": self.pixels.f1_max()[0],
+        }
+        if self.descriptions:
+            result = description_accuracy(self.descriptions, self.is_defective.tolist())
+            values |= {"description_accuracy": result["accuracy"], "unparsed": result["unparsed"]}
+        return values
+
+    def thresholds(self, fingerprint: str) -> dict[str, dict[str, Any]]:
+        """F1-max thresholds for the processor's calibration, with what they were measured on."""
+        anomalous = int(self.is_defective.sum())
+        about = {
+            "method": "f1_max",
+            "n_normal": len(self.is_defective) - anomalous,
+            "n_anomalous": anomalous,
+            "data_fingerprint": fingerprint,
+        }
+        return {
+            "image": {**about, "value": f1_max(self.image_scores, self.is_defective)[1]},
+            "pixel": {**about, "value": self.pixels.f1_max()[1]},
+        }
+
+
+def data_fingerprint(rows: Any) -> str:
+    """Digest of a split's image contents, whatever their order."""
+    return hashlib.sha256("".join(sorted(rows["sha256"])).encode()).hexdigest()[:16]
+
+
+def pixel_target(row: dict[str, Any]) -> np.ndarray | None:
+    """(H, W) bool mask at the image's own size; None for a defective image without pixel annotation."""
+    if row["mask"] is not None:
+        return np.asarray(row["mask"].convert("L")) > 127
+    return None if row["is_defective"] else np.zeros((row["height"], row["width"]), dtype=bool)
+
+
+@torch.no_grad()
+def evaluate_diagnosis(
+    model: Any,
+    processor: Any,
+    rows: Any,
+    reference_images: list[Any] | None = None,
+    describe: bool = True,
+    batch_size: int = 16,
+    max_new_tokens: int = 64,
+) -> DiagnosisScores:
+    """Run a model over a split, by the path that users take.
+
+    Args:
+        model: with `diagnose`.
+        processor: its processor.
+        rows: a split in the record schema; rows with unknown `is_defective` are left out.
+        reference_images: normal images shared by the split; None is zero-shot.
+        describe: whether to generate descriptions.
+        batch_size: images per pass.
+        max_new_tokens: of each description.
+    """
+    model.eval()
+    known = [index for index, value in enumerate(rows["is_defective"]) if value is not None]
+    pixels = ScoreHistogram()
+    scores, descriptions = [], []
+    reference_pixels = processor.pixel_values(reference_images).unsqueeze(0) if reference_images else None
+    for start in tqdm(range(0, len(known), batch_size), desc="evaluate", leave=False):
+        batch = [rows[index] for index in known[start : start + batch_size]]
+        inputs = processor(
+            images=[row["image"] for row in batch],
+            text=DIAGNOSIS_QUESTION,
+            object_names=[row["object_name"] for row in batch],
+        )
+        if reference_pixels is not None:
+            inputs["reference_pixel_values"] = reference_pixels
+        outputs = model.diagnose(**inputs.to(model.device), describe=describe, max_new_tokens=max_new_tokens)
+        scores.append(outputs.image_scores.float().cpu().numpy())
+        if describe:
+            descriptions += processor.tokenizer.batch_decode(outputs.sequences, skip_special_tokens=True)
+        for row, anomaly_map in zip(batch, outputs.anomaly_maps, strict=True):
+            target = pixel_target(row)
+            if target is not None:
+                resized = interpolate(anomaly_map[None, None], size=target.shape, mode="bilinear")[0, 0]
+                pixels.update(resized.cpu().numpy(), target)
+    labels = np.array([rows[index]["is_defective"] for index in known])
+    return DiagnosisScores(np.concatenate(scores), labels, pixels, [text.strip() for text in descriptions])

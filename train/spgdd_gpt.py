@@ -1,0 +1,151 @@
+"""Train SPGDD-GPT.
+
+accelerate launch train/spgdd_gpt.py --config train/configs/spgdd_gpt_tiny.yaml --output_dir runs/tiny
+"""
+
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import AutoModel, AutoProcessor, HfArgumentParser
+
+from defect_hub.modeling.presets_spgdd_gpt import build_tiny
+from defect_hub.train.cards import write_model_card
+from defect_hub.train.data import DiagnosisCollator, DiagnosisDataset, load_split
+from defect_hub.train.evaluation import data_fingerprint, evaluate_diagnosis
+from defect_hub.train.loop import LoopConfig, build_accelerator, fit
+from defect_hub.train.saving import save_complete
+
+# Settings that may change between a checkpoint and its resumption without changing the result.
+_FREE = {"output_dir", "resume", "save_steps", "keep_checkpoints", "num_workers", "eval_split"}
+
+
+@dataclass
+class SpgddGptRecipe(LoopConfig):
+    """A training run of SPGDD-GPT.
+
+    Args:
+        data: data set in the record schema: build folder or Hub id.
+        train_split: split to learn from.
+        calibration_split: split the thresholds are taken from; empty holds `calibration_fraction` of the training
+            split out of training.
+        calibration_fraction: see above.
+        eval_split: split of the final table; empty skips it.
+        model: `tiny` for fresh weights, else a checkpoint (folder or Hub id) to start from.
+        model_config: configuration fields to override.
+        trainable: `all`, or `adapter` (the paper: CLIP and the language model stay frozen).
+        reference_counts: numbers of normal references drawn per batch; 0 is zero-shot.
+        calibration_references: references of the few-shot thresholds.
+        flip: random flips, with the position words of the answers flipped along.
+    """
+
+    data: str = "steelsynth"
+    train_split: str = "train"
+    calibration_split: str = ""
+    calibration_fraction: float = 0.1
+    eval_split: str = "val"
+    model: str = "tiny"
+    model_config: dict = field(default_factory=dict)
+    trainable: str = "all"
+    reference_counts: list[int] = field(default_factory=lambda: [0, 1, 2, 4])
+    calibration_references: int = 2
+    flip: bool = True
+
+
+def parse_recipe(arguments: list[str]) -> SpgddGptRecipe:
+    """Defaults, then the YAML file of `--config`, then the command line.
+
+    Raises:
+        ValueError: if the file names a field that does not exist.
+    """
+    values: dict[str, Any] = {}
+    if "--config" in arguments:
+        at = arguments.index("--config")
+        path = Path(arguments[at + 1])
+        values = yaml.safe_load(path.read_text()) or {}
+        arguments = arguments[:at] + arguments[at + 2 :]
+        known = {item.name for item in dataclasses.fields(SpgddGptRecipe)}
+        if unknown := sorted(values.keys() - known):
+            raise ValueError(f"{path}: {', '.join(unknown)}: no such field. Fields are: {', '.join(sorted(known))}")
+    parser = HfArgumentParser(SpgddGptRecipe)
+    parser.set_defaults(**values)
+    return parser.parse_args_into_dataclasses(arguments)[0]
+
+
+def split_rows(recipe: SpgddGptRecipe) -> tuple[Any, Any]:
+    """Training rows and calibration rows, never the same image."""
+    rows = load_split(recipe.data, recipe.train_split)
+    if recipe.calibration_split:
+        return rows, load_split(recipe.data, recipe.calibration_split)
+    parts = rows.train_test_split(test_size=recipe.calibration_fraction, seed=recipe.seed)
+    return parts["train"], parts["test"]
+
+
+def build_model(recipe: SpgddGptRecipe, rows: Any) -> tuple[Any, Any]:
+    """Fresh tiny model, or the checkpoint named by the recipe."""
+    if recipe.model == "tiny":
+        corpus = [turn["value"] for conversation in rows["conversation"] for turn in conversation]
+        return build_tiny(corpus, sorted(set(rows["object_name"])), **recipe.model_config)
+    model = AutoModel.from_pretrained(recipe.model, dtype="float32", **recipe.model_config)
+    return model, AutoProcessor.from_pretrained(recipe.model)
+
+
+def freeze(model: Any, trainable: str) -> None:
+    """Leave only what the recipe trains.
+
+    Raises:
+        ValueError: for an unknown value of `trainable`.
+    """
+    if trainable not in ("all", "adapter"):
+        raise ValueError(f"trainable={trainable!r}: choose 'all' or 'adapter'")
+    if trainable == "adapter":
+        for frozen in (model.model.clip, model.model.language_model, model.lm_head):
+            frozen.requires_grad_(False)
+
+
+def calibrate(model: Any, processor: Any, rows: Any, train_rows: Any, num_references: int, seed: int) -> None:
+    """Write the thresholds of both protocols into the processor; references come from the training rows."""
+    fingerprint = data_fingerprint(rows)
+    normals = train_rows.filter(lambda normal: normal is False, input_columns="is_defective")
+    references = normals.shuffle(seed=seed).select(range(min(num_references, len(normals))))["image"]
+    processor.calibration = {
+        "zero_shot": evaluate_diagnosis(model, processor, rows, describe=False).thresholds(fingerprint),
+        "few_shot": evaluate_diagnosis(
+            model, processor, rows, reference_images=list(references), describe=False
+        ).thresholds(fingerprint),
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train, calibrate, evaluate, save."""
+    recipe = parse_recipe(sys.argv[1:] if arguments is None else arguments)
+    output_dir = Path(recipe.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    accelerator = build_accelerator(recipe)
+    rows, calibration_rows = split_rows(recipe)
+    model, processor = build_model(recipe, rows)
+    freeze(model, recipe.trainable)
+    dataset = DiagnosisDataset(rows, processor, recipe.seed, recipe.flip)
+    settings = dataclasses.asdict(recipe)
+    fixed = {key: value for key, value in settings.items() if key not in _FREE}
+    model = fit(model, dataset, DiagnosisCollator(dataset, recipe.reference_counts), recipe, accelerator, fixed)
+
+    if accelerator.is_main_process:
+        calibrate(model, processor, calibration_rows, rows, recipe.calibration_references, recipe.seed)
+        metrics = {}
+        if recipe.eval_split:
+            scores = evaluate_diagnosis(model, processor, load_split(recipe.data, recipe.eval_split))
+            metrics = scores.metrics()
+            (output_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
+            print(json.dumps(metrics, indent=2))
+        save_complete(model, processor, output_dir / "model", write_model_card(model, processor, settings, metrics))
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()
