@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(STAMP)
-	$(BIN)/python -m defect_hub.demo $(if $(RAW),--raw "$(RAW)") $(if $(filter 0,$(DEMO_SERVE)),--no-serve)
+	$(BIN)/python scripts/demo.py $(if $(RAW),--raw "$(RAW)") $(if $(filter 0,$(DEMO_SERVE)),--no-serve)
 
 test: $(STAMP)
 	scripts/install_chromium.sh

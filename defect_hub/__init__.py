@@ -4,8 +4,9 @@ Importing it registers the models with transformers' Auto classes and the pipeli
 """
 
 from defect_hub._version import __version__
+from defect_hub.embedded import EMBEDDED_CHECKPOINT
 from defect_hub.registration import register
 
 register()
 
-__all__ = ["__version__"]
+__all__ = ["EMBEDDED_CHECKPOINT", "__version__"]

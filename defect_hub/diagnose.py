@@ -147,9 +147,9 @@ def diagnose(request: DiagnosisRequest) -> str:
         raise ValueError(
             f"--threshold {request.threshold}: is outside 0 to 1. Leave it out to take the calibrated one"
         )
+    check_replaceable(request.out)
     paths = find_images(request.images, request.out)
     references = [read_image(path) for path in request.references]
-    check_replaceable(request.out)
     pipe = load_pipeline(request.model)
     facts = _facts(request, pipe, references)
     options = {
@@ -192,6 +192,11 @@ def _facts(request: DiagnosisRequest, pipe: Pipeline, references: list[Image.Ima
     )
 
 
+def _printable(text: str) -> str:
+    """Generated text must not move the terminal's cursor."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 def _diagnose_all(pipe: Pipeline, paths: list[Path], options: dict[str, Any], writer: ReportWriter) -> list[str]:
     problems = []
     for path in tqdm(paths, unit="image", disable=None):
@@ -206,5 +211,5 @@ def _diagnose_all(pipe: Pipeline, paths: list[Path], options: dict[str, Any], wr
         else:
             writer.add(path, image, record)
             verdict = "defective" if record["is_defective"] else "normal"
-            tqdm.write(f"{verdict:9}  {record['score']:.3f}  {path}  {record['description']}".rstrip())
+            tqdm.write(f"{verdict:9}  {record['score']:.3f}  {path}  {_printable(record['description'])}".rstrip())
     return problems

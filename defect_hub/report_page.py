@@ -31,10 +31,11 @@ nav span { display: inline-flex; flex-wrap: wrap; gap: .35rem; align-items: cent
 button { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--line); border-radius: 6px;
   padding: .2rem .7rem; cursor: pointer; }
 button[aria-pressed=true] { background: var(--ink); border-color: var(--ink); color: var(--page); }
-main { display: grid; gap: 1.25rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 36rem), 1fr)); }
+main { display: grid; align-items: start; gap: 1.25rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 36rem), 1fr)); }
 article { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 1rem;
   break-inside: avoid; }
-article[hidden] { display: none; }
+article[hidden] { display: none; } .failed { grid-column: 1 / -1; }
 .head { display: flex; justify-content: space-between; gap: 1rem; align-items: baseline; }
 .verdict { white-space: nowrap; font-weight: 650; border-radius: 6px; padding: .05rem .55rem; }
 .defective .verdict, .failed .verdict { color: var(--bad); background: var(--bad-soft); }
@@ -49,7 +50,8 @@ figure img { display: block; width: 100%; max-height: 20rem; object-fit: contain
 .gauge i { position: absolute; top: -.25rem; bottom: -.25rem; width: 2px; background: var(--ink); }
 .numbers { color: var(--soft); font-size: .88rem; margin: .3rem 0 0; }
 .description { margin: .6rem 0 0; }
-.claims { margin: .6rem 0 0; padding: .45rem .7rem; border-radius: 6px; color: var(--warn); background: var(--warn-soft); }
+.claims { margin: .6rem 0 0; padding: .45rem .7rem; border-radius: 6px; color: var(--warn);
+  background: var(--warn-soft); }
 .claims ul { margin: 0; padding-left: 1.2rem; }
 footer { color: var(--soft); font-size: .88rem; }
 @media (max-width: 30rem) { .pictures { grid-template-columns: 1fr; } }
@@ -100,7 +102,8 @@ def page_head(facts: RunFacts, counts: dict[str, int]) -> str:
         facts: Of the run.
         counts: Number of cards by kind: "defective", "normal", "failed".
     """
-    shots = f"{len(facts.references)} normal reference image(s)" if facts.references else "no references (zero-shot)"
+    count = len(facts.references)
+    shots = f"{count} normal reference{'s' * (count > 1)}" if count else "no references (zero-shot)"
     references = "".join(f'<img src="{_data_uri(image)}" alt="normal reference">' for image in facts.references)
     shown = f'<div class="references">{references}</div>' if references else ""
     total = sum(counts.values())
@@ -121,9 +124,9 @@ Threshold {escape(facts.threshold_source)}</p>{shown}
 """
 
 
-PAGE_TAIL = f"""</main><footer>The score is the model's confidence, 0 to 1, that the image shows a defect; from the threshold
-(the tick on the bar) upwards an image counts as defective. The text is generated; where the heat map does not bear it
-out, the claim is listed. A person decides.</footer><script>{_SCRIPT}</script></body></html>
+PAGE_TAIL = f"""</main><footer>The score is the model's confidence, 0 to 1, that the image shows a defect; from the
+threshold (the tick on the bar) upwards an image counts as defective. The text is generated; claims that the heat map
+does not bear out are listed. A person decides.</footer><script>{_SCRIPT}</script></body></html>
 """
 
 
@@ -147,7 +150,7 @@ def result_card(index: int, name: str, pictures: dict[str, Image.Image], record:
 <div class="head"><h2>{escape(name)}</h2><span class="verdict">{kind.capitalize()}</span></div>
 <div class="pictures">{figures}</div>
 <div class="gauge"><b style="width:{score:.1%}"></b><i style="left:{threshold:.1%}"></i></div>
-<p class="numbers">Score {score:.3f}, threshold {threshold:.3f}{_regions_phrase(record["regions"])}</p>
+<p class="numbers">Score {score:.3f}, threshold {threshold:.3f} · {_regions_phrase(record["regions"])}</p>
 {description}{_claims(record["unsupported_claims"])}</article>
 """
 
@@ -156,7 +159,7 @@ def failure_card(index: int, name: str, problem: str) -> str:
     """One image that could not be diagnosed; it sorts before all others."""
     return f"""<article class="failed" data-score="2" data-index="{index}">
 <div class="head"><h2>{escape(name)}</h2><span class="verdict">Not diagnosed</span></div>
-<p class="description">{escape(problem)}</p></article>
+<p class="description">{escape(problem.removeprefix(f"{name}: "))}</p></article>
 """
 
 
@@ -166,10 +169,10 @@ def _button(group: str, value: str, label: str, pressed: bool) -> str:
 
 def _regions_phrase(regions: list[dict[str, Any]]) -> str:
     if not regions:
-        return ""
+        return "no region marked"
     places = ", ".join(dict.fromkeys(region["position"].replace("-", " ") for region in regions))
     noun = "region" if len(regions) == 1 else "regions"
-    return f" · {len(regions)} {noun}, {sum(region['area_px'] for region in regions)} px ({places})"
+    return f"{len(regions)} {noun}, {sum(region['area_px'] for region in regions)} px ({places})"
 
 
 def _claims(claims: list[str]) -> str:
@@ -181,5 +184,5 @@ def _data_uri(picture: Image.Image) -> str:
     thumbnail = picture.copy()
     thumbnail.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     buffer = io.BytesIO()
-    thumbnail.save(buffer, "JPEG", quality=85)
+    thumbnail.save(buffer, "JPEG", quality=85, subsampling=0)  # a thin line keeps its colour
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

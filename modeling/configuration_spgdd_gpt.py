@@ -62,8 +62,8 @@ class SpgddGptConfig(PreTrainedConfig):
         normal_weight: weight of the mirrored hinge on normal patches (Eq. 4 as its paragraph reads).
         pixel_positive_weight: weight of defective pixels in L_I; 1 is Eq. 13 as printed. Defects cover a few percent
             of the pixels, so towers without pretrained weights need more.
-        cls_weight: weight of the image-level cross-entropy on the CLS-to-text softmax. 0 in the paper, whose CLIP
-            is pretrained; needed when the towers start from scratch.
+        alignment_weight: weight of the contrast of CLS and patches with the two texts. 0 in the paper, whose CLIP is
+            pretrained; needed when the towers start from scratch.
         image_token_id: placeholder token that is replaced by the adapter's embeddings.
         tie_word_embeddings: whether the language model's head shares its input embeddings.
         auto_map: Auto classes that serve the remote code beside the registered ones, which saving adds.
@@ -93,7 +93,7 @@ class SpgddGptConfig(PreTrainedConfig):
     lambda_sep: float = 1.0
     normal_weight: float = 1.0
     pixel_positive_weight: float = 1.0
-    cls_weight: float = 0.0
+    alignment_weight: float = 0.0
     image_token_id: int = 32000
     tie_word_embeddings: bool = False
     auto_map: dict[str, str] = field(

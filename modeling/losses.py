@@ -1,7 +1,10 @@
 """Losses of SPGDD-GPT by name (An & Dong 2026, Eq. 4, 5, 13)."""
 
 import torch
-from torch.nn.functional import adaptive_max_pool2d, cross_entropy
+from torch.nn.functional import adaptive_max_pool2d, binary_cross_entropy_with_logits, cross_entropy
+
+# The image-level signal is weak and noisy; at full weight it keeps the patches from learning at first.
+CLS_SHARE = 0.1
 
 
 def patch_targets(masks: torch.Tensor, grid_size: int) -> torch.Tensor:
@@ -59,3 +62,31 @@ def pixel_loss(mask_logits: torch.Tensor, masks: torch.Tensor, positive_weight: 
     """
     per_pixel = cross_entropy(mask_logits.float(), masks.long(), reduction="none")
     return (per_pixel * (1 + (positive_weight - 1) * masks)).mean()
+
+
+def alignment_loss(
+    cls_logits: torch.Tensor,
+    d_normal: torch.Tensor,
+    d_abnormal: torch.Tensor,
+    is_defective: torch.Tensor,
+    defective: torch.Tensor | None,
+    scale: torch.Tensor,
+) -> torch.Tensor:
+    """Contrast with the two texts, of the whole image and of its patches: what CLIP's pretraining would have taught.
+
+    Not a loss of the paper, whose towers are pretrained; towers from scratch need it.
+
+    Args:
+        cls_logits: (B, 2), normal and defective.
+        d_normal: (A, S, N) patch distances to the normal text, of the A images with pixel annotation.
+        d_abnormal: (A, S, N) patch distances to the abnormal text.
+        is_defective: (B,), 0 or 1.
+        defective: (A, N), bool; None without pixel annotation.
+        scale: of the distances, CLIP's logit scale.
+    """
+    loss = CLS_SHARE * cross_entropy(cls_logits.float(), is_defective.long())
+    if defective is None:
+        return loss
+    margin = scale * (d_normal - d_abnormal)
+    targets = defective.unsqueeze(1).expand_as(margin).float()
+    return loss + binary_cross_entropy_with_logits(margin, targets)

@@ -89,14 +89,14 @@ class MultiScaleMemory(nn.Module):
 
         The scale is a constant of the references, not of the query, so that a clean image stays dark (per-image
         min-max scaling would stretch its noise to 1): sqrt(2) times the mean distance of their patches to their mean,
-        which is how far two of them lie apart.
+        which is how far two of them lie apart. The ratio r is bounded as 2 r / (1 + r), which keeps its order.
 
         Args:
             queries: S maps (B, N, C).
             references: S maps (B or 1, K, N, C).
 
         Returns:
-            (B, S, N), non-negative, around 1 where the query differs as much as the references' patches do.
+            (B, S, N), in [0, 2), 1 where the query differs from its reference as the references' patches differ.
         """
         per_block = []
         for query, reference in zip(queries, references, strict=True):
@@ -107,4 +107,5 @@ class MultiScaleMemory(nn.Module):
             per_block.append(distances / spread.clamp_min(1e-6)[:, None, None])
         distances = torch.stack(per_block, dim=2)  # (B, K, S, N)
         best = distances.sum(dim=(2, 3)).argmin(dim=1)  # (B,): least summed distance (Eq. 10)
-        return distances[torch.arange(len(best), device=best.device), best]
+        ratio = distances[torch.arange(len(best), device=best.device), best]
+        return 2 * ratio / (1 + ratio)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy, interpolate, normalize
+from torch.nn.functional import interpolate, normalize
 from transformers import AutoModel, CLIPModel, GenerationMixin
 from transformers import initialization as init
 from transformers.cache_utils import Cache
@@ -13,7 +13,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .configuration_spgdd_gpt import SpgddGptConfig
-from .losses import patch_targets, pixel_loss, separation_loss, tddf_loss
+from .losses import alignment_loss, patch_targets, pixel_loss, separation_loss, tddf_loss
 from .memory_bank import MultiScaleMemory
 from .outputs import DefectDiagnosisOutput
 from .text_driven_defect_focuser import TextAdapter, TextDrivenDefectFocuser
@@ -128,7 +128,10 @@ class SpgddGptPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         # Branches name modules that own parameters: transformers skips custom containers that own none.
         super()._init_weights(module)
-        if isinstance(module, TextAdapter | ZeroConv):
+        if isinstance(module, TextAdapter):
+            init.zeros_(module.weight)
+            init.zeros_(module.state_offset)
+        elif isinstance(module, ZeroConv):
             init.zeros_(module.weight)
             init.zeros_(module.bias)
         elif isinstance(module, MeanMapConv):
@@ -328,22 +331,22 @@ class SpgddGptForConditionalGeneration(SpgddGptPreTrainedModel, GenerationMixin)
             masks: (B, H, W), 0 or 1, or -100 throughout an image without pixel annotation.
             is_defective: (B,), 0 or 1.
         """
-        losses = {}
+        losses, config = {}, self.config
+        d_normal, d_abnormal, defective = detection.d_normal, detection.d_abnormal, None
         if masks is not None:
-            annotated = masks[:, 0, 0] >= 0
             losses["sep"] = separation_loss(detection.text_embeds)
-            if annotated.any():
-                losses["pixel"] = pixel_loss(
-                    detection.mask_logits[annotated], masks[annotated], self.config.pixel_positive_weight
-                )
-                losses["tddf"] = tddf_loss(
-                    detection.d_normal[annotated],
-                    detection.d_abnormal[annotated],
-                    patch_targets(masks[annotated], self.config.grid_size),
-                    self.config.normal_weight,
-                )
-        if is_defective is not None and self.config.cls_weight > 0:
-            losses["cls"] = cross_entropy(detection.cls_logits.float(), is_defective.long())
+            annotated = masks[:, 0, 0] >= 0
+            masks, mask_logits = masks[annotated], detection.mask_logits[annotated]
+            d_normal, d_abnormal = d_normal[annotated], d_abnormal[annotated]
+            if len(masks):
+                defective = patch_targets(masks, config.grid_size)
+                losses["pixel"] = pixel_loss(mask_logits, masks, config.pixel_positive_weight)
+                losses["tddf"] = tddf_loss(d_normal, d_abnormal, defective, config.normal_weight)
+        if is_defective is not None and config.alignment_weight > 0:
+            scale = self.model.clip.logit_scale.exp()
+            losses["align"] = alignment_loss(
+                detection.cls_logits, d_normal, d_abnormal, is_defective, defective, scale
+            )
         return losses
 
     def total_loss(self, losses: dict[str, torch.Tensor]) -> torch.Tensor | None:
@@ -356,7 +359,7 @@ class SpgddGptForConditionalGeneration(SpgddGptPreTrainedModel, GenerationMixin)
             "tddf": config.beta,
             "sep": config.beta * config.lambda_sep,
             "pixel": config.gamma,
-            "cls": config.cls_weight,
+            "align": config.alignment_weight,
         }
         return torch.stack([weights[name] * value.float() for name, value in losses.items()]).sum()
 

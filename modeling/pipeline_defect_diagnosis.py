@@ -1,10 +1,23 @@
 """`pipeline("defect-diagnosis")`: images in, records out."""
 
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from transformers import Pipeline
 from transformers.image_utils import load_image
+
+from .outputs import DefectDiagnosisOutput
+
+
+def open_image(source: Any) -> Image.Image:
+    """A PIL image from itself, a file, or whatever else transformers loads (URL, base64).
+
+    Files are opened as they are: transformers would clip 16-bit pixels on the way to RGB.
+    """
+    if isinstance(source, Image.Image):
+        return source
+    return Image.open(source) if Path(source).is_file() else load_image(source)
 
 
 class DefectDiagnosisPipeline(Pipeline):
@@ -35,8 +48,8 @@ class DefectDiagnosisPipeline(Pipeline):
         question: str | None = None,
     ) -> dict[str, Any]:
         """Tensors of one image, and its size for the way back."""
-        image = inputs if isinstance(inputs, Image.Image) else load_image(inputs)
-        references = [r if isinstance(r, Image.Image) else load_image(r) for r in reference_images or []]
+        image = open_image(inputs)
+        references = [open_image(reference) for reference in reference_images or []]
         features = self.processor(
             images=image, text=question, reference_images=references, object_names=object_name, return_tensors="pt"
         )
@@ -49,6 +62,6 @@ class DefectDiagnosisPipeline(Pipeline):
 
     def postprocess(self, model_outputs: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """The record described in `post_process_diagnosis`."""
-        return self.processor.post_process_diagnosis(
-            model_outputs["outputs"], target_sizes=[model_outputs["target_size"]], **kwargs
-        )[0]
+        # On the way between devices the base class turns it into a plain ModelOutput without the empty fields.
+        outputs = DefectDiagnosisOutput(**model_outputs["outputs"])
+        return self.processor.post_process_diagnosis(outputs, target_sizes=[model_outputs["target_size"]], **kwargs)[0]

@@ -15,6 +15,7 @@ from .text_prompts import prompt_ensemble
 
 TINY_VOCAB_SIZE = 512
 VALUE_GAIN = 4.0
+STATE_OFFSET = 3.0
 
 
 def paper_config(**overrides: Any) -> SpgddGptConfig:
@@ -25,7 +26,7 @@ def paper_config(**overrides: Any) -> SpgddGptConfig:
 def tiny_config(**overrides: Any) -> SpgddGptConfig:
     """About one million parameters; the same classes and code paths as the paper's size.
 
-    The towers have no pretrained weights, so the CLS-to-text softmax is trained too (`cls_weight`).
+    The towers have no pretrained weights, so alignment with the texts is trained too (`alignment_weight`).
     """
     clip_text = {
         "vocab_size": TINY_VOCAB_SIZE,
@@ -67,8 +68,10 @@ def tiny_config(**overrides: Any) -> SpgddGptConfig:
         "feature_blocks": [2, 3, 4],
         "num_prompt_tokens": 4,
         "detection_hidden_size": 32,
-        "pixel_positive_weight": 10.0,
-        "cls_weight": 0.25,
+        "pixel_positive_weight": 5.0,
+        "alignment_weight": 1.0,
+        "alpha": 0.1,  # the language model learns as fast (Adam), and disturbs the young vision tower less
+        "lambda_sep": 0.1,
         "image_token_id": 3,
         "tie_word_embeddings": True,
     }
@@ -133,7 +136,7 @@ def build_tiny(
     config = tiny_config(**overrides)
     processor = build_processor(config, *tiny_tokenizers(corpus, object_names), object_name=object_names[0])
     model = SpgddGptForConditionalGeneration(config)
-    init_vision_from_scratch(model)
+    init_from_scratch(model)
     return model, processor
 
 
@@ -165,13 +168,14 @@ def sinusoid_grid(grid_size: int, dim: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def init_vision_from_scratch(model: SpgddGptForConditionalGeneration) -> None:
-    """A start from which a vision tower without pretrained weights learns within minutes on a CPU.
+def init_from_scratch(model: SpgddGptForConditionalGeneration) -> None:
+    """A start from which towers without pretrained weights learn within minutes on a CPU.
 
     Patch embedding: a DCT of the gray patch, whitened by the 1/f spectrum of natural images. Positions: a sinusoid of
     amplitude 2; the norm behind the embeddings would erase a patch's contrast if nothing in the sum had a fixed size.
     V-V attention: values large enough that a patch attends to itself first; small random values would average the
-    whole image (Eq. 3 has no residual). The out-projection shrinks by the same factor.
+    whole image (Eq. 3 has no residual). The out-projection shrinks by the same factor. Texts: a random encoder maps
+    the normal and the abnormal prompts to almost the same point, so random offsets set them apart.
     """
     vision = model.model.clip.vision_model
     weight = vision.embeddings.patch_embedding.weight  # (C, 3, p, p)
@@ -183,3 +187,5 @@ def init_vision_from_scratch(model: SpgddGptForConditionalGeneration) -> None:
     for layer in vision.encoder.layers:
         layer.self_attn.v_proj.weight.mul_(VALUE_GAIN)
         layer.self_attn.out_proj.weight.div_(VALUE_GAIN)
+    offset = model.model.text_adapter.state_offset
+    offset.copy_(torch.nn.functional.normalize(torch.randn_like(offset), dim=-1) * STATE_OFFSET)

@@ -16,6 +16,7 @@ from .outputs import DefectDiagnosisOutput
 from .text_prompts import prompt_ensemble
 
 DIAGNOSIS_QUESTION = "Is there any defect in this image?"
+CLIP_EOS = "<|endoftext|>"
 # Vicuna v1.5's turn format; the image stands before the question.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -43,6 +44,9 @@ class SpgddGptProcessor(ProcessorMixin):
         calibration: thresholds by protocol, `{"zero_shot": {"image": {...}, "pixel": {...}}, "few_shot": ...}`; each
             leaf is `{"method", "value", "n_normal", "n_anomalous", "data_fingerprint"}`. Written by the trainer.
         chat_template: turn format, Vicuna v1.5's by default.
+
+    Raises:
+        ValueError: if `clip_tokenizer` is not CLIP's.
     """
 
     def __init__(
@@ -58,6 +62,12 @@ class SpgddGptProcessor(ProcessorMixin):
         chat_template: str | None = None,
         **kwargs: Any,
     ) -> None:
+        if getattr(clip_tokenizer, "eos_token", None) != CLIP_EOS:
+            # transformers silently takes the other tokenizer where the sub-folder is missing.
+            raise ValueError(
+                f"clip_tokenizer: no CLIP tokenizer (end token {CLIP_EOS}); is the folder clip_tokenizer/ of the "
+                "checkpoint missing? Save the processor again with processor.save_pretrained"
+            )
         self.num_image_tokens = num_image_tokens
         self.max_prompt_length = max_prompt_length
         self.object_name = object_name

@@ -5,15 +5,20 @@ from torch import nn
 from torch.nn.functional import normalize
 
 
-class TextAdapter(nn.Linear):
-    """Residual linear map behind the frozen text encoder, zero at the start; gives L_Sep (Eq. 5) its gradient."""
+class TextAdapter(nn.Module):
+    """Residual map behind the frozen text encoder, zero at the start; gives L_Sep (Eq. 5) its gradient.
+
+    A linear map shared by both texts, and a learnable offset of each state (normal, abnormal).
+    """
 
     def __init__(self, dim: int) -> None:
-        super().__init__(dim, dim)
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(dim, dim))
+        self.state_offset = nn.Parameter(torch.zeros(2, dim))
 
     def forward(self, text_embeds: torch.Tensor) -> torch.Tensor:
         """(B, 2, D) -> (B, 2, D), unit length."""
-        return normalize(text_embeds + super().forward(text_embeds), dim=-1)
+        return normalize(text_embeds + text_embeds @ self.weight.T + self.state_offset, dim=-1)
 
 
 class TextDrivenDefectFocuser(nn.Module):

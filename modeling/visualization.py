@@ -68,7 +68,7 @@ def outline(image: Image.Image, mask: np.ndarray, colour: tuple[int, int, int] =
     """
     _check_size(image, mask)
     region = Image.fromarray((np.asarray(mask) > 0).astype(np.uint8) * 255)
-    width = max(1, round(max(image.size) / 250))
+    width = max(1, round(max(image.size) / 150))
     line = ImageChops.subtract(region.filter(ImageFilter.MaxFilter(2 * width + 1)), region)
     return Image.composite(Image.new("RGB", image.size, colour), to_rgb(image), line)
 

@@ -43,8 +43,10 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["Is there any defect in this image?", *answers], ["steel surface", "magnetic tile"], num_prompt_tokens=3
     )
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
+        for name, parameter in model.named_parameters():
+            # Enough that the text varies, and depends on the image.
+            scale = 0.2 if ".adapter." in name or ".language_model.layers." in name else 0.05
+            parameter.add_(scale * torch.randn_like(parameter))
     about = {"method": "f1_max", "n_normal": 2, "n_anomalous": 3, "data_fingerprint": "0" * 16}
     processor.calibration = {
         protocol: {"image": {**about, "value": 0.25}, "pixel": {**about, "value": 0.5}}

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MAPPED = ("dataset_scripts", "modeling", "train", "evaluate_metrics", "benchmarks")
-DATA = ("dataset_scripts/*/*.yaml", "dataset_scripts/*/*.md", "train/configs/*.yaml", "defect_hub/checkpoints/*/*")
+DATA = ("dataset_scripts/*/*.yaml", "dataset_scripts/*/*.md", "train/configs/*.yaml", "defect_hub/checkpoints/**/*")
 SOURCES = ("defect_hub", *MAPPED, "pyproject.toml", "README.md", "LICENSE")
 
 pytestmark = pytest.mark.slow
@@ -52,7 +52,7 @@ def test_wheel_equals_tree(wheel):
         for path in (ROOT / folder).rglob("*.py")
         if (path.parent / "__init__.py").exists()
     }
-    data = {installed_name(path) for pattern in DATA for path in ROOT.glob(pattern)}
+    data = {installed_name(path) for pattern in DATA for path in ROOT.glob(pattern) if path.is_file()}
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert packed == modules | data | {"defect_hub/py.typed"}
 

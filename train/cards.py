@@ -20,12 +20,14 @@ A re-implementation of SPGDD-GPT (An & Dong 2026) by Defect Hub: heat map, mask,
 image, with or without a few normal reference images.
 
 ```python
-import defect_hub  # or pass trust_remote_code=True
+import defect_hub  # registers the models and the pipeline
 from transformers import pipeline
 
 pipe = pipeline("defect-diagnosis", model="THIS_FOLDER_OR_HUB_ID")
 print(pipe("image.jpg", reference_images=["ok1.jpg", "ok2.jpg"])["description"])
 ```
+
+Without the package, `AutoModel` and `AutoProcessor` load the code in this folder: `trust_remote_code=True`.
 
 ## Intended use and limits
 

@@ -1,6 +1,7 @@
 """Scores of a diagnosing model on a split: what the tables, the calibration and the benchmarks share."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +72,34 @@ def pixel_target(row: dict[str, Any]) -> np.ndarray | None:
     return None if row["is_defective"] else np.zeros((row["height"], row["width"]), dtype=bool)
 
 
+Prediction = tuple[torch.Tensor, torch.Tensor, list[str]]
+
+
+def score_split(predict: Callable[[list[dict[str, Any]]], Prediction], rows: Any, batch_size: int) -> DiagnosisScores:
+    """Collect the predictions for a split, in constant memory for the pixels.
+
+    Args:
+        predict: rows to image scores (B,), anomaly maps (B, h, w) of any size, and B texts (or none).
+        rows: a split in the record schema; rows with unknown `is_defective` are left out.
+        batch_size: images per call.
+    """
+    known = [index for index, value in enumerate(rows["is_defective"]) if value is not None]
+    pixels = ScoreHistogram()
+    scores, descriptions = [], []
+    for start in tqdm(range(0, len(known), batch_size), desc="evaluate", leave=False):
+        batch = [rows[index] for index in known[start : start + batch_size]]
+        image_scores, maps, texts = predict(batch)
+        scores.append(image_scores.float().cpu().numpy())
+        descriptions += [text.strip() for text in texts]
+        for row, anomaly_map in zip(batch, maps, strict=True):
+            target = pixel_target(row)
+            if target is not None:
+                resized = interpolate(anomaly_map[None, None], size=target.shape, mode="bilinear")[0, 0]
+                pixels.update(resized.cpu().numpy(), target)
+    labels = np.array([rows[index]["is_defective"] for index in known])
+    return DiagnosisScores(np.concatenate(scores), labels, pixels, descriptions)
+
+
 @torch.no_grad()
 def evaluate_diagnosis(
     model: Any,
@@ -86,19 +115,16 @@ def evaluate_diagnosis(
     Args:
         model: with `diagnose`.
         processor: its processor.
-        rows: a split in the record schema; rows with unknown `is_defective` are left out.
+        rows: a split in the record schema.
         reference_images: normal images shared by the split; None is zero-shot.
         describe: whether to generate descriptions.
         batch_size: images per pass.
         max_new_tokens: of each description.
     """
     model.eval()
-    known = [index for index, value in enumerate(rows["is_defective"]) if value is not None]
-    pixels = ScoreHistogram()
-    scores, descriptions = [], []
     reference_pixels = processor.pixel_values(reference_images).unsqueeze(0) if reference_images else None
-    for start in tqdm(range(0, len(known), batch_size), desc="evaluate", leave=False):
-        batch = [rows[index] for index in known[start : start + batch_size]]
+
+    def predict(batch: list[dict[str, Any]]) -> Prediction:
         inputs = processor(
             images=[row["image"] for row in batch],
             text=DIAGNOSIS_QUESTION,
@@ -107,13 +133,7 @@ def evaluate_diagnosis(
         if reference_pixels is not None:
             inputs["reference_pixel_values"] = reference_pixels
         outputs = model.diagnose(**inputs.to(model.device), describe=describe, max_new_tokens=max_new_tokens)
-        scores.append(outputs.image_scores.float().cpu().numpy())
-        if describe:
-            descriptions += processor.tokenizer.batch_decode(outputs.sequences, skip_special_tokens=True)
-        for row, anomaly_map in zip(batch, outputs.anomaly_maps, strict=True):
-            target = pixel_target(row)
-            if target is not None:
-                resized = interpolate(anomaly_map[None, None], size=target.shape, mode="bilinear")[0, 0]
-                pixels.update(resized.cpu().numpy(), target)
-    labels = np.array([rows[index]["is_defective"] for index in known])
-    return DiagnosisScores(np.concatenate(scores), labels, pixels, [text.strip() for text in descriptions])
+        texts = processor.tokenizer.batch_decode(outputs.sequences, skip_special_tokens=True) if describe else []
+        return outputs.image_scores, outputs.anomaly_maps, texts
+
+    return score_split(predict, rows, batch_size)

@@ -39,7 +39,7 @@ class LoopConfig:
         seed: of everything random.
         save_steps: optimiser steps between checkpoints.
         keep_checkpoints: newest checkpoints that are kept.
-        resume: go on from the newest checkpoint in `output_dir`.
+        resume: go on from the newest checkpoint in `output_dir`; else an earlier run there is removed.
     """
 
     output_dir: str = "runs/train"
@@ -128,6 +128,23 @@ def load_checkpoint(accelerator: Accelerator, folder: Path, recipe: dict[str, An
     return LoopState(**saved["state"])
 
 
+def start(accelerator: Accelerator, config: LoopConfig, recipe: dict[str, Any]) -> LoopState:
+    """State of the newest checkpoint, or a clean beginning; the log then ends where the state stands."""
+    output_dir = Path(config.output_dir)
+    log = output_dir / "log.jsonl"
+    if accelerator.is_main_process and not config.resume:
+        shutil.rmtree(output_dir / "checkpoints", ignore_errors=True)
+    accelerator.wait_for_everyone()
+    found = checkpoints(output_dir)
+    state = load_checkpoint(accelerator, found[-1], recipe) if found else LoopState()
+    if accelerator.is_main_process:
+        # A killed run logged steps that are now done again.
+        steps = log.read_text().splitlines(keepends=True) if log.exists() else []
+        output_dir.mkdir(parents=True, exist_ok=True)
+        log.write_text("".join(steps[: state.step]))
+    return state
+
+
 class StopSignal:
     """Remembers SIGINT or SIGTERM until the current step is done."""
 
@@ -193,9 +210,7 @@ def fit(
             f"{config.gradient_accumulation_steps} x {accelerator.num_processes}; lower --batch_size"
         )
     total_steps = config.max_steps or config.epochs * steps_per_epoch
-    found = checkpoints(Path(config.output_dir)) if config.resume else []
-    state = load_checkpoint(accelerator, found[-1], recipe) if found else LoopState()
-
+    state = start(accelerator, config, recipe)
     stop = StopSignal()
     model.train()
     bar = tqdm(total=total_steps, initial=state.step, desc="train", disable=not accelerator.is_main_process)

@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModel, pipeline
-
-_CLASS = "modeling_spgdd_gpt.SpgddGptForConditionalGeneration"
+from transformers import AutoModel
 
 
 def save_complete(
@@ -24,11 +22,12 @@ def save_complete(
     """
     partial = folder.with_name(f"{folder.name}.tmp")
     shutil.rmtree(partial, ignore_errors=True)
-    model.config.auto_map = {"AutoModelForImageTextToText": _CLASS}
-    # The pipeline object knows how to record its own class and code in the folder.
-    task = pipeline("defect-diagnosis", model=model, processor=processor)
-    weights = {name: tensor.to(storage_dtype) for name, tensor in model.state_dict().items()}
-    task.save_pretrained(str(partial), state_dict=weights)
+    weights = {
+        name: tensor.to(storage_dtype) if tensor.is_floating_point() else tensor
+        for name, tensor in model.state_dict().items()
+    }
+    # Not by the pipeline's own method: a folder that records its pipeline asks for trust_remote_code for ever.
+    model.save_pretrained(partial, state_dict=weights)
     processor.save_pretrained(partial)
     (partial / "README.md").write_text(card)
     AutoModel.from_pretrained(partial)  # what cannot be loaded must not take its name

@@ -3,6 +3,7 @@
 accelerate launch train/spgdd_gpt.py --config train/configs/spgdd_gpt_tiny.yaml --output_dir runs/tiny
 """
 
+import argparse
 import dataclasses
 import json
 import sys
@@ -62,17 +63,18 @@ def parse_recipe(arguments: list[str]) -> SpgddGptRecipe:
     Raises:
         ValueError: if the file names a field that does not exist.
     """
-    values: dict[str, Any] = {}
-    if "--config" in arguments:
-        at = arguments.index("--config")
-        path = Path(arguments[at + 1])
-        values = yaml.safe_load(path.read_text()) or {}
-        arguments = arguments[:at] + arguments[at + 2 :]
+    only_config = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    only_config.add_argument("--config", type=Path)
+    found, arguments = only_config.parse_known_args(arguments)
+    parser = HfArgumentParser(SpgddGptRecipe)
+    if found.config:
+        values = yaml.safe_load(found.config.read_text()) or {}
         known = {item.name for item in dataclasses.fields(SpgddGptRecipe)}
         if unknown := sorted(values.keys() - known):
-            raise ValueError(f"{path}: {', '.join(unknown)}: no such field. Fields are: {', '.join(sorted(known))}")
-    parser = HfArgumentParser(SpgddGptRecipe)
-    parser.set_defaults(**values)
+            raise ValueError(
+                f"{found.config}: {', '.join(unknown)}: no such field. Fields are: {', '.join(sorted(known))}"
+            )
+        parser.set_defaults(**values)
     return parser.parse_args_into_dataclasses(arguments)[0]
 
 

@@ -1,0 +1,35 @@
+"""Makes the checkpoint inside the package from a finished training run: half-precision weights, no code copies.
+
+python scripts/embed_checkpoint.py runs/spgdd_gpt_tiny/model
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from defect_hub.embedded import EMBEDDED_CHECKPOINT
+
+CODE_KEYS = ("auto_map", "custom_pipelines")  # the installed package is the code
+
+
+def embed(model: Path, target: Path) -> None:
+    """Copy a model folder, converted, over the embedded checkpoint.
+
+    Args:
+        model: folder written by a training run.
+        target: folder to replace.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(model, target, ignore=shutil.ignore_patterns("*.py", "preprocessor_config.json"))
+    weights = target / "model.safetensors"
+    save_file({k: v.half() for k, v in load_file(weights).items()}, weights, metadata={"format": "pt"})
+    for path in (target / "config.json", target / "processor_config.json", target / "tokenizer_config.json"):
+        content = {key: value for key, value in json.loads(path.read_text()).items() if key not in CODE_KEYS}
+        path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    embed(Path(sys.argv[1]), EMBEDDED_CHECKPOINT)
