@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from defect_hub.modeling.losses import patch_targets, pixel_loss, separation_loss, tddf_loss
+from defect_hub.modeling.losses import CLS_SHARE, alignment_loss, patch_targets, pixel_loss, separation_loss, tddf_loss
 
 
 def test_one_defective_pixel_makes_its_patch_defective():
@@ -56,3 +56,18 @@ def test_pixel_loss_by_hand(positive_weight):
     weighted = -positive_weight * math.log(3 / 4) - 2 * math.log(1 / 4)
     loss = pixel_loss(logits, masks, positive_weight)
     assert loss.item() == pytest.approx(weighted / 3)
+
+
+def test_alignment_by_hand():
+    cls_logits = torch.tensor([[0.0, math.log(4)], [0.0, 0.0]])
+    d_normal, d_abnormal = torch.tensor([[[1.5, 1.0]]]), torch.tensor([[[1.0, 1.0]]])
+    is_defective, defective = torch.tensor([True, False]), torch.tensor([[True, False]])
+    scale = torch.tensor(2 * math.log(3))  # margins ln 3 and 0
+    verdict = (-math.log(4 / 5) - math.log(1 / 2)) / 2
+    patches = (-math.log(3 / 4) - math.log(1 / 2)) / 2
+    loss = alignment_loss(cls_logits, d_normal, d_abnormal, is_defective, defective, scale)
+    assert loss.item() == pytest.approx(CLS_SHARE * verdict + patches)
+    none = torch.zeros(0, 1, 2)
+    assert alignment_loss(cls_logits, none, none, is_defective, None, scale).item() == pytest.approx(
+        CLS_SHARE * verdict
+    )

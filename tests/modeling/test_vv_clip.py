@@ -1,7 +1,7 @@
 """The original branch against open_clip, the local branch against NumPy in float64."""
 
-import open_clip
 import numpy as np
+import open_clip
 import pytest
 import torch
 from scipy.special import erf, softmax

@@ -1,0 +1,63 @@
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModel, AutoProcessor, pipeline
+
+import defect_hub  # noqa: F401 (registers the Auto classes)
+from defect_hub.train.saving import save_complete
+
+
+@pytest.fixture
+def parts(tiny_checkpoint):
+    model = AutoModel.from_pretrained(tiny_checkpoint, memory_capacity=1, ignore_mismatched_sizes=True)
+    processor = AutoProcessor.from_pretrained(tiny_checkpoint)
+    model.remember(torch.randn(1, 3, 240, 240, generator=torch.Generator().manual_seed(0)))
+    return model, processor
+
+
+def test_folder_is_complete(parts, tmp_path):
+    model, processor = parts
+    save_complete(model, processor, tmp_path / "model", "# Card\n")
+    loaded = AutoModel.from_pretrained(tmp_path / "model")
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    assert AutoProcessor.from_pretrained(tmp_path / "model").calibration == processor.calibration
+    assert (tmp_path / "model/README.md").read_text() == "# Card\n"
+    assert loaded.config.auto_map.keys() == {"AutoConfig", "AutoModel", "AutoModelForImageTextToText"}
+    code = {entry.split(".")[0] for entry in loaded.config.auto_map.values()}
+    assert all((tmp_path / f"model/{module}.py").exists() for module in code)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_half_precision_on_disk_loads_in_float32_and_keeps_whole_numbers(parts, tmp_path):
+    model, processor = parts
+    save_complete(model, processor, tmp_path / "half", "", torch.float16)
+    save_complete(model, processor, tmp_path / "full", "")
+    size = {name: (tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "full")}
+    assert size["half"] < 0.55 * size["full"]
+    loaded = AutoModel.from_pretrained(tmp_path / "half")
+    assert loaded.dtype == torch.float32
+    assert loaded.model.memory.fill_count.dtype == torch.long
+    for name, value in model.state_dict().items():
+        expected = value.half().float() if value.is_floating_point() else value
+        assert torch.equal(loaded.state_dict()[name], expected), name
+
+
+def test_failed_save_leaves_the_earlier_folder(parts, tmp_path):
+    model, processor = parts
+    save_complete(model, processor, tmp_path / "model", "first")
+    torch.nn.init.zeros_(model.lm_head.weight)
+    with pytest.raises(TypeError):
+        save_complete(model, processor, tmp_path / "model", None)
+    assert (tmp_path / "model/README.md").read_text() == "first"
+    assert AutoModel.from_pretrained(tmp_path / "model").lm_head.weight.any()
+    save_complete(model, processor, tmp_path / "model", "second")
+    assert (tmp_path / "model/README.md").read_text() == "second"
+
+
+def test_pipeline_reads_the_folder_without_remote_code(parts, tmp_path):
+    save_complete(*parts, tmp_path / "model", "")
+    image = tmp_path / "image.png"
+    Image.linear_gradient("L").resize((50, 40)).save(image)
+    report = pipeline("defect-diagnosis", model=str(tmp_path / "model"))(str(image))
+    assert report["mask"].shape == (40, 50)
