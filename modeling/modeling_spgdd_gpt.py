@@ -299,6 +299,7 @@ class SpgddGptForConditionalGeneration(SpgddGptPreTrainedModel, GenerationMixin)
         super().__init__(config)
         self.model = SpgddGptModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.generation_config.suppress_tokens = [config.image_token_id]  # stands for an image, is never an answer
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:

@@ -25,7 +25,9 @@ def embed(model: Path, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(model, target, ignore=shutil.ignore_patterns("*.py", "preprocessor_config.json"))
     weights = target / "model.safetensors"
-    save_file({k: v.half() for k, v in load_file(weights).items()}, weights, metadata={"format": "pt"})
+    tensors = {name: t.half() if t.is_floating_point() else t for name, t in load_file(weights).items()}
+    save_file(tensors, weights, metadata={"format": "pt"})  # config.json still says float32: loading casts back
+    weights.chmod(0o644)
     for path in (target / "config.json", target / "processor_config.json", target / "tokenizer_config.json"):
         content = {key: value for key, value in json.loads(path.read_text()).items() if key not in CODE_KEYS}
         path.write_text(json.dumps(content, indent=2) + "\n")

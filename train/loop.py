@@ -68,6 +68,20 @@ class LoopState:
     batch: int = 0
 
 
+@dataclass
+class Run:
+    """What the functions of one run share: prepared objects, settings, and where it stands."""
+
+    model: Any
+    optimizer: Any
+    loader: Any
+    accelerator: Accelerator
+    config: LoopConfig
+    recipe: dict[str, Any]
+    total_steps: int
+    state: LoopState
+
+
 def build_accelerator(config: LoopConfig) -> Accelerator:
     """The accelerator of a run; `accelerate launch` decides devices and processes."""
     set_seed(config.seed)
@@ -104,8 +118,10 @@ def save_checkpoint(accelerator: Accelerator, config: LoopConfig, state: LoopSta
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         (partial / STATE_FILE).write_text(json.dumps({"state": dataclasses.asdict(state), "recipe": recipe}))
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        if folder.exists():  # the same step once more: what stands is complete and equal
+            shutil.rmtree(partial)
+        else:
+            partial.rename(folder)
         for old in checkpoints(Path(config.output_dir))[: -config.keep_checkpoints]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
@@ -209,69 +225,68 @@ def fit(
             f"{len(dataset)} training images do not fill one step of {config.batch_size} x "  # type: ignore[arg-type]
             f"{config.gradient_accumulation_steps} x {accelerator.num_processes}; lower --batch_size"
         )
-    total_steps = config.max_steps or config.epochs * steps_per_epoch
-    state = start(accelerator, config, recipe)
+    run = Run(
+        model=model,
+        optimizer=optimizer,
+        loader=loader,
+        accelerator=accelerator,
+        config=config,
+        recipe=recipe,
+        total_steps=config.max_steps or config.epochs * steps_per_epoch,
+        state=start(accelerator, config, recipe),
+    )
     stop = StopSignal()
     model.train()
-    bar = tqdm(total=total_steps, initial=state.step, desc="train", disable=not accelerator.is_main_process)
+    visible = accelerator.is_main_process
+    bar = tqdm(total=run.total_steps, initial=run.state.step, desc="train", disable=not visible)
     try:
-        while state.step < total_steps:
-            train_epoch(model, optimizer, loader, state, total_steps, config, accelerator, recipe, bar, stop)
+        while run.state.step < run.total_steps:
+            train_epoch(run, bar, stop)
     finally:
         bar.close()
         stop.restore()
-    save_checkpoint(accelerator, config, state, recipe)
+    save_checkpoint(accelerator, config, run.state, recipe)
     return accelerator.unwrap_model(model)
 
 
-def train_epoch(
-    model: Any,
-    optimizer: Any,
-    loader: Any,
-    state: LoopState,
-    total_steps: int,
-    config: LoopConfig,
-    accelerator: Accelerator,
-    recipe: dict[str, Any],
-    bar: tqdm,
-    stop: StopSignal,
-) -> None:
-    """The rest of one epoch, from `state.batch` on."""
-    loader.set_epoch(state.epoch)
-    loader.dataset.set_epoch(state.epoch)
-    usable = len(loader) // config.gradient_accumulation_steps * config.gradient_accumulation_steps
-    batches = accelerator.skip_first_batches(loader, state.batch) if state.batch else loader
+def train_epoch(run: Run, bar: tqdm, stop: StopSignal) -> None:
+    """The rest of one epoch, from `run.state.batch` on."""
+    state, config, accelerator = run.state, run.config, run.accelerator
+    run.loader.set_epoch(state.epoch)
+    run.loader.dataset.set_epoch(state.epoch)
+    usable = len(run.loader) // config.gradient_accumulation_steps * config.gradient_accumulation_steps
+    batches = accelerator.skip_first_batches(run.loader, state.batch) if state.batch else run.loader
     for batch in batches:
-        if state.batch >= usable or state.step >= total_steps:
+        if state.batch >= usable or state.step >= run.total_steps:
             break
-        with accelerator.accumulate(model):
-            output = model(**batch)
+        with accelerator.accumulate(run.model):
+            output = run.model(**batch)
             accelerator.backward(output.loss)
             if accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(state.step, total_steps, config)
-            optimizer.step()
-            optimizer.zero_grad()
+                accelerator.clip_grad_norm_(run.model.parameters(), config.max_grad_norm)
+                for group in run.optimizer.param_groups:
+                    group["lr"] = learning_rate(state.step, run.total_steps, config)
+            run.optimizer.step()
+            run.optimizer.zero_grad()
         state.batch += 1
         if not accelerator.sync_gradients:
             continue
         state.step += 1
-        report(output, state, config, accelerator, bar)
+        report(run, output, bar)
         stopping = stop.agreed(accelerator)
         if stopping or state.step % config.save_steps == 0:
-            save_checkpoint(accelerator, config, state, recipe)
+            save_checkpoint(accelerator, config, state, run.recipe)
         if stopping:
             raise SystemExit(INTERRUPTED_EXIT_CODE)
     state.epoch, state.batch = state.epoch + 1, 0
 
 
-def report(output: Any, state: LoopState, config: LoopConfig, accelerator: Accelerator, bar: tqdm) -> None:
+def report(run: Run, output: Any, bar: tqdm) -> None:
     """Progress bar and one line of `log.jsonl` a step, from the main process's own batch."""
-    if not accelerator.is_main_process:
+    if not run.accelerator.is_main_process:
         return
     values = {name: round(float(value.detach()), 5) for name, value in {"loss": output.loss, **output.losses}.items()}
     bar.update()
     bar.set_postfix(values, refresh=False)
-    with (Path(config.output_dir) / "log.jsonl").open("a") as log:
-        log.write(json.dumps({"step": state.step, "epoch": state.epoch, **values}) + "\n")
+    with (Path(run.config.output_dir) / "log.jsonl").open("a") as log:
+        log.write(json.dumps({"step": run.state.step, "epoch": run.state.epoch, **values}) + "\n")

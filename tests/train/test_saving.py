@@ -29,20 +29,6 @@ def test_folder_is_complete(parts, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_half_precision_on_disk_loads_in_float32_and_keeps_whole_numbers(parts, tmp_path):
-    model, processor = parts
-    save_complete(model, processor, tmp_path / "half", "", torch.float16)
-    save_complete(model, processor, tmp_path / "full", "")
-    size = {name: (tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "full")}
-    assert size["half"] < 0.55 * size["full"]
-    loaded = AutoModel.from_pretrained(tmp_path / "half")
-    assert loaded.dtype == torch.float32
-    assert loaded.model.memory.fill_count.dtype == torch.long
-    for name, value in model.state_dict().items():
-        expected = value.half().float() if value.is_floating_point() else value
-        assert torch.equal(loaded.state_dict()[name], expected), name
-
-
 def test_failed_save_leaves_the_earlier_folder(parts, tmp_path):
     model, processor = parts
     save_complete(model, processor, tmp_path / "model", "first")
