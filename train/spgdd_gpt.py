@@ -37,7 +37,7 @@ class SpgddGptRecipe(LoopConfig):
         calibration_fraction: see above.
         eval_split: split of the final table; empty skips it.
         model: `tiny` for fresh weights, else a checkpoint (folder or Hub id) to start from.
-        model_config: configuration fields to override.
+        model_config: configuration fields to override, as a JSON object.
         trainable: `all`, or `adapter` (the paper: CLIP and the language model stay frozen).
         reference_counts: numbers of normal references drawn per batch; 0 is zero-shot.
         calibration_references: references of the few-shot thresholds.
@@ -50,7 +50,7 @@ class SpgddGptRecipe(LoopConfig):
     calibration_fraction: float = 0.1
     eval_split: str = "val"
     model: str = "tiny"
-    model_config: dict = field(default_factory=dict)
+    model_config: str = "{}"
     trainable: str = "all"
     reference_counts: list[int] = field(default_factory=lambda: [0, 1, 2, 4])
     calibration_references: int = 2
@@ -74,6 +74,8 @@ def parse_recipe(arguments: list[str]) -> SpgddGptRecipe:
             raise ValueError(
                 f"{found.config}: {', '.join(unknown)}: no such field. Fields are: {', '.join(sorted(known))}"
             )
+        if "model_config" in values:
+            values["model_config"] = json.dumps(values["model_config"])  # as on the command line
         parser.set_defaults(**values)
     return parser.parse_args_into_dataclasses(arguments)[0]
 
@@ -89,10 +91,11 @@ def split_rows(recipe: SpgddGptRecipe) -> tuple[Any, Any]:
 
 def build_model(recipe: SpgddGptRecipe, rows: Any) -> tuple[Any, Any]:
     """Fresh tiny model, or the checkpoint named by the recipe."""
+    overrides = json.loads(recipe.model_config)
     if recipe.model == "tiny":
         corpus = [turn["value"] for conversation in rows["conversation"] for turn in conversation]
-        return build_tiny(corpus, sorted(set(rows["object_name"])), **recipe.model_config)
-    model = AutoModel.from_pretrained(recipe.model, dtype="float32", **recipe.model_config)
+        return build_tiny(corpus, sorted(set(rows["object_name"])), **overrides)
+    model = AutoModel.from_pretrained(recipe.model, dtype="float32", **overrides)
     return model, AutoProcessor.from_pretrained(recipe.model)
 
 

@@ -45,7 +45,7 @@ def test_defaults_then_file_then_command_line(recipe_file):
     assert recipe.batch_size == 4
     assert recipe.learning_rate == 1e-3  # YAML reads "1e-3" as text
     assert recipe.reference_counts == [0, 2]
-    assert recipe.model_config == {"num_prompt_tokens": 3}
+    assert json.loads(recipe.model_config) == {"num_prompt_tokens": 3}
     assert recipe.weight_decay == SpgddGptRecipe().weight_decay
 
 
