@@ -153,4 +153,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError) as error:  # bad settings, data or checkpoint, full disk
+        sys.exit(f"error: {error}")

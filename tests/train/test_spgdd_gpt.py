@@ -160,3 +160,15 @@ def test_interrupted_real_run_resumes_bit_for_bit(tmp_path, recipe_file):
     expected, found = weights(tmp_path / "whole"), weights(stopped)
     assert found.keys() == expected.keys()
     assert [name for name, value in expected.items() if not torch.equal(found[name], value)] == []
+
+
+@pytest.mark.slow
+def test_bad_data_is_one_line_and_a_failure(tmp_path):
+    missing = tmp_path / "nothing"
+    script = Path(__file__).parents[2] / "train" / "spgdd_gpt.py"
+    command = [sys.executable, str(script), "--data", str(missing), "--output_dir", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert "error:" in done.stderr
+    assert str(missing) in done.stderr.splitlines()[-1]
