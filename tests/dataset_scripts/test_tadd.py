@@ -1,4 +1,3 @@
-import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -62,9 +61,8 @@ def test_subset_table_is_complete() -> None:
 
 
 @pytest.mark.real_data
-@pytest.mark.skipif("DEFECT_HUB_RAW_DATA" not in os.environ, reason="DEFECT_HUB_RAW_DATA is not set")
-def test_real_magnetic_tiles(tmp_path: Path) -> None:
-    report = build_tadd(Path(os.environ["DEFECT_HUB_RAW_DATA"]), tmp_path / "out")
+def test_real_magnetic_tiles(tmp_path: Path, raw_data: Path) -> None:
+    report = build_tadd(raw_data, tmp_path / "out")
     data = load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
     rows = concatenate_datasets(list(data.values()))
     assert len(rows) > 300
