@@ -27,7 +27,7 @@ def _swap_word(word: str, swaps: dict[str, str]) -> str:
     return swaps.get(stem, stem) + word[len(stem) :]
 
 
-def load_split(data: str, split: str, columns: list[str] | None = None) -> datasets.Dataset:
+def load_split(data: str, split: str) -> datasets.Dataset:
     """A split of a data set in the record schema, by folder or Hub id.
 
     Raises:
@@ -36,7 +36,7 @@ def load_split(data: str, split: str, columns: list[str] | None = None) -> datas
     loaded = datasets.load_dataset(data, "default")
     if split not in loaded:
         raise ValueError(f"{data}: split: no {split!r} among {', '.join(loaded)}. Name one of them in the recipe")
-    return loaded[split].select_columns(columns) if columns else loaded[split]
+    return loaded[split]
 
 
 def square_mask(mask: Image.Image | None, is_defective: bool, side: int) -> torch.Tensor:

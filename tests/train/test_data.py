@@ -136,7 +136,7 @@ def test_square_mask():
 def test_unknown_split(steelsynth):
     with pytest.raises(ValueError, match=r"split: no 'test' among train, val\. Name one of them"):
         load_split(str(steelsynth), "test")
-    assert load_split(str(steelsynth), "val", ["sha256"]).column_names == ["sha256"]
+    assert "sha256" in load_split(str(steelsynth), "val").column_names
 
 
 # Batches
