@@ -1,11 +1,15 @@
 """Structured attributes of a defect, measured on its mask and image (SteelDefectX release, `structured_attributes`).
 
-Scale, polarity, saliency, count and position follow the released rules. Shape, direction and spatial distribution,
-which the release takes from a language model, come from the geometry of the mask, so no network is needed.
+Scale, polarity, saliency, count and position follow the released rules, but for one case: a mask of the whole image
+leaves no background to compare with. The release's not-a-number comes out as "neutral" and "high" there; here the
+contrast is 0, hence "neutral" and "low". Shape, direction and spatial distribution, which the release takes from a
+language model, come from the geometry of the mask, so no network is needed.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,76 +54,147 @@ DIRECTED = 1.6
 CLUSTER_SPREAD = 0.15
 
 
+@dataclass(frozen=True)
+class Components:
+    """The N 8-connected components of a mask, in reading order of their first pixels.
+
+    Attributes:
+        labels: Bounding box of all of them (h, w): 1 to N, 0 is background.
+        boxes: (N, 4) int, [left, top, width, height] in pixels of the mask.
+        areas: (N,) int, pixels.
+        centroids: (N, 2) as (y, x) in pixels of the mask.
+        covariances: (N, 2, 2) of the pixel squares, in the order y, x.
+        holes: (N,) int, 4-connected pieces of background inside each component.
+    """
+
+    labels: NDArray[np.int32]
+    boxes: NDArray[np.int64]
+    areas: NDArray[np.int64]
+    centroids: NDArray[np.float64]
+    covariances: NDArray[np.float64]
+    holes: NDArray[np.int64]
+
+
+def components(mask: NDArray[np.bool_]) -> Components:
+    """Label a mask (H, W) and measure its components in one pass.
+
+    Raises:
+        ValueError: The mask is empty.
+    """
+    # All measures are sums over runs: the stretches of defect pixels in a row, far fewer than pixels.
+    starts, ends = _runs(mask)
+    if not len(starts):
+        raise ValueError("an empty mask has no components")
+    stride = mask.shape[1] + 1
+    y, left = np.divmod(starts, stride)
+    right = left + (ends - starts)
+    top, bottom, west = y[0], y[-1] + 1, left.min()
+    labels, count = ndimage.label(mask[top:bottom, west : right.max()], EIGHT_CONNECTED)
+    owner = labels[y - top, left - west] - 1
+    order = owner.argsort(kind="stable")
+    owner, y, left, right, links = (
+        values[order] for values in (owner, y, left, right, _touching(starts, ends, stride))
+    )
+    first = owner.searchsorted(np.arange(count))
+    length, middle = right - left, (left + right - 1) / 2
+    areas = np.add.reduceat(length, first)
+    y_mean, x_mean = (np.add.reduceat(length * values, first) / areas for values in (y, middle))
+    dy, dx = y - y_mean[owner], middle - x_mean[owner]
+    # 1/12 is the variance of a unit pixel: a one-pixel line keeps a width; that of a run is length**2 / 12.
+    yy, yx, xx = (
+        np.add.reduceat(length * values, first) / areas
+        for values in (dy * dy + 1 / 12, dy * dx, dx * dx + length * length / 12)
+    )
+    x0, y0 = np.minimum.reduceat(left, first), y[first]
+    x1, y1 = np.maximum.reduceat(right, first), np.maximum.reduceat(y, first) + 1
+    return Components(
+        labels=labels,
+        boxes=np.array([x0, y0, x1 - x0, y1 - y0]).T,
+        areas=areas,
+        centroids=np.array([y_mean, x_mean]).T,
+        covariances=np.array([[yy, yx], [yx, xx]]).T,
+        # Runs that touch form a planar graph, whose loops are the holes: links - runs + 1.
+        holes=np.add.reduceat(links - 1, first) + 1,
+    )
+
+
+def _runs(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Starts and ends of the runs of True, as positions row * (w + 1) + column."""
+    height, width = mask.shape
+    # One False before the first row and behind every row, so that no run goes over a border.
+    padded = np.zeros(height * (width + 1) + 1, dtype=bool)
+    padded[1:].reshape(height, width + 1)[:, :width] = mask
+    edges = np.flatnonzero(padded[1:] != padded[:-1])
+    return edges[::2], edges[1::2]
+
+
+def _touching(starts: NDArray[np.int64], ends: NDArray[np.int64], stride: int) -> NDArray[np.int64]:
+    """Number of runs in the next row that each run touches, corners included."""
+    first = np.searchsorted(ends, starts + stride)
+    return np.maximum(np.searchsorted(starts, ends + stride, "right") - first, 0)
+
+
 def scale_word(ratio: float) -> str:
     """Word for the share of defect pixels; a bound belongs to the larger word, except 0.25, which is still large."""
     return next((word for word, bound in SCALES if ratio < bound), "large" if ratio == 0.25 else "extensive")
 
 
-def count_word(components: int) -> str:
+def count_word(count: int) -> str:
     """Word for a number of 8-connected components: one to five, else "multiple"."""
-    return COUNTS[components - 1] if 1 <= components <= len(COUNTS) else "multiple"
+    return COUNTS[count - 1] if 1 <= count <= len(COUNTS) else "multiple"
 
 
 def position_fractions(mask: NDArray[np.bool_]) -> list[list[Any]]:
     """Share of the defect pixels in each cell of a 3x3 grid.
 
     Args:
-        mask: (H, W), not empty.
+        mask: (H, W). The release counts every mask pixel above 0 here, where all else is measured on those above 127:
+            pass those to compare with it.
 
     Returns:
-        `[[cell, fraction], ...]`, largest first, ties in reading order, empty cells dropped; the fractions sum to 1.
+        `[[cell, fraction], ...]` to six digits, largest first, ties in reading order, without the empty cells.
     """
-    # one-hot (3, length): pixel i lies in third i * 3 // length
-    rows, cols = (np.equal.outer(range(3), np.arange(n) * 3 // n).astype(float) for n in mask.shape)
-    counts = (rows @ mask.astype(float) @ cols.T).ravel()
-    shares = counts / counts.sum()
-    return [[CELLS[i], float(shares[i])] for i in np.argsort(-shares, kind="stable") if shares[i] > 0]
+    ys, xs = ([round(third * side / 3) for third in range(4)] for side in mask.shape)
+    cells = (mask[ys[i] : ys[i + 1], xs[j] : xs[j + 1]] for i in range(3) for j in range(3))
+    counts = {name: int(np.count_nonzero(cell)) for name, cell in zip(CELLS, cells, strict=True)}
+    total = sum(counts.values())
+    ranked = sorted(counts.items(), key=lambda item: -item[1])
+    return [[name, round(count / total, 6)] for name, count in ranked if count]
 
 
 def polarity_value(gray: NDArray[Any], mask: NDArray[np.bool_]) -> float:
     """Mean gray value of the defect less that of the background, both (H, W); 0 where all or nothing is defect."""
-    area, defect = int(mask.sum()), float(gray.sum(where=mask, dtype=np.float64))
+    area = np.count_nonzero(mask)
     if area in (0, mask.size):
         return 0.0
-    return defect / area - (float(gray.sum(dtype=np.float64)) - defect) / (mask.size - area)
-
-
-def _cropped(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The bounding box of the defect pixels."""
-    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return mask[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-
-
-def _moments(labels: NDArray[np.int32], count: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Areas (N,), centroids (N, 2) as (y, x) and covariances (N, 2, 2) of the labelled components."""
-    rows, cols = np.nonzero(labels)
-    ids = labels[rows, cols] - 1
-    areas = np.bincount(ids, minlength=count).astype(float)
-    y_mean = np.bincount(ids, rows, count) / areas
-    x_mean = np.bincount(ids, cols, count) / areas
-    dy, dx = rows - y_mean[ids], cols - x_mean[ids]
-    # 1/12 is the variance of a unit pixel: a one-pixel line keeps a width.
-    yy = np.bincount(ids, dy * dy, count) / areas + 1 / 12
-    xx = np.bincount(ids, dx * dx, count) / areas + 1 / 12
-    yx = np.bincount(ids, dy * dx, count) / areas
-    covariances = np.stack([np.stack([yy, yx], -1), np.stack([yx, xx], -1)], -2)
-    return areas, np.stack([y_mean, x_mean], -1), covariances
+    defect = float(gray[mask].sum(dtype=np.float64))
+    # Sums of columns in integers are exact, and faster than one sum in float64.
+    total = float(gray.sum(axis=0, dtype=np.uint32 if gray.dtype == np.uint8 else np.float64).sum(dtype=np.float64))
+    return defect / area - (total - defect) / (mask.size - area)
 
 
 def _axes(covariances: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Major and minor axes in pixels of the ellipses that have these covariances (..., 2, 2)."""
-    axes = 4 * np.sqrt(np.linalg.eigvalsh(covariances))
-    return axes[..., 1], axes[..., 0]
+    yy, yx, xx = covariances[..., 0, 0], covariances[..., 0, 1], covariances[..., 1, 1]
+    middle, reach = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
+    return 4 * np.sqrt(middle + reach), 4 * np.sqrt(middle - reach)
 
 
-def _component_shape(component: NDArray[np.bool_], covariance: NDArray[Any], image_area: int) -> str:
-    """Shape word of one component given as its bounding-box crop (h, w)."""
-    padded = np.pad(component, 1)
-    area = int(component.sum())
-    holes = ndimage.label(~padded)[1] - 1
-    major, minor = _axes(covariance)
+def _inner_pixels(component: NDArray[np.bool_]) -> int:
+    """Number of pixels of a component (h, w) whose four neighbours all belong to it."""
+    core = component[1:-1, 1:-1]
+    across, down = component[1:-1, :-2] & component[1:-1, 2:], component[:-2, 1:-1] & component[2:, 1:-1]
+    return int(np.count_nonzero(core & across & down))
+
+
+def _component_shape(parts: Components, index: int, image_area: int) -> str:
+    """Shape word of one component."""
+    area, holes = int(parts.areas[index]), int(parts.holes[index])
+    major, minor = _axes(parts.covariances[index])
     fill = area / (np.pi / 4 * major * minor)
-    perimeter = area - int((padded & ndimage.binary_erosion(padded)).sum())
+    left, top, box_width, box_height = parts.boxes[index] - [*parts.boxes[:, :2].min(0), 0, 0]
+    crop = parts.labels[top : top + box_height, left : left + box_width]
+    perimeter = area - _inner_pixels(crop == index + 1)
     width = max(2 * area / max(perimeter, 1), 1.0)
     length = area / width
     if holes >= 3 and fill < 0.75:
@@ -137,42 +212,53 @@ def _component_shape(component: NDArray[np.bool_], covariance: NDArray[Any], ima
     return "patch-like" if area >= 0.03 * image_area and fill > 0.8 else "irregular"
 
 
-def _shape(labels: NDArray[np.int32], areas: NDArray[Any], covariances: NDArray[Any], image_area: int) -> str:
+def _shape(parts: Components, image_area: int) -> str:
     """Shape word of a whole mask: that of its largest component, unless many small ones make it up."""
+    areas = parts.areas
     largest = int(areas.argmax())
     if len(areas) >= 6 and areas[largest] < 0.5 * areas.sum():
-        major, minor = _axes(covariances)
+        major, minor = _axes(parts.covariances)
         return "spot-like" if np.average(major / minor, weights=areas) < STRETCHED else "fragmented"
-    box = ndimage.find_objects(labels, max_label=len(areas))[largest]
-    return _component_shape(labels[box] == largest + 1, covariances[largest], image_area)
+    return _component_shape(parts, largest, image_area)
 
 
 def _direction(areas: NDArray[Any], covariances: NDArray[Any]) -> str:
     """Direction word: the main axis of the components' pooled covariance, "none" where they are as wide as long."""
-    pooled = np.average(covariances, axis=0, weights=areas)
-    major, minor = _axes(pooled)
-    if major < DIRECTED * minor:
+    yy, yx, _, xx = (areas @ covariances.reshape(-1, 4) / areas.sum()).tolist()
+    middle, reach = (yy + xx) / 2, math.hypot((yy - xx) / 2, yx)
+    if middle + reach < DIRECTED**2 * (middle - reach):
         return "none"
-    y, x = np.linalg.eigh(pooled)[1][:, 1]
-    angle = np.degrees(np.arctan2(abs(y), abs(x)))
+    angle = abs(math.degrees(math.atan2(2 * yx, xx - yy))) / 2
     return "horizontal" if angle < 22.5 else "vertical" if angle > 67.5 else "diagonal"
 
 
-def _distribution(areas: NDArray[Any], centroids: NDArray[Any], shape: tuple[int, ...]) -> str:
-    """Distribution word: isolated (one component), clustered (root mean square spread under 15 % of the side)."""
-    if len(areas) == 1:
+def _distribution(centres: NDArray[Any], shape: tuple[int, ...]) -> str:
+    """Distribution word: isolated (one centre), clustered (root mean square spread under 15 % of the side)."""
+    if len(centres) == 1:
         return "isolated"
-    spread = np.sqrt(((centroids - centroids.mean(0)) ** 2).sum(-1).mean())
+    spread = np.sqrt(centres.var(axis=0).sum())
     return "clustered" if spread < CLUSTER_SPREAD * np.sqrt(shape[0] * shape[1]) else "scattered"
 
 
-def mask_attributes(gray: NDArray[np.uint8], mask: NDArray[np.bool_], defect_type: str) -> dict[str, Any]:
+def _contrast_words(polarity: float) -> dict[str, str]:
+    """The attributes "Polarity" and "Saliency" of a difference in mean gray values."""
+    low, high = SALIENCY_LIMITS
+    return {
+        "Polarity": "neutral" if abs(polarity) <= POLARITY_LIMIT else "dark" if polarity < 0 else "bright",
+        "Saliency": "low" if abs(polarity) < low else "medium" if abs(polarity) <= high else "high",
+    }
+
+
+def mask_attributes(
+    gray: NDArray[np.uint8], mask: NDArray[np.bool_], defect_type: str, parts: Components | None = None
+) -> dict[str, Any]:
     """Measure the release's nine structured attributes.
 
     Args:
         gray: Image (H, W), gray values 0 to 255.
         mask: Defect pixels (H, W), not empty.
         defect_type: Class name, passed through.
+        parts: `components(mask)` where it is known already.
 
     Returns:
         "Defect type", "Shape", "Direction", "Spatial Distribution", "Number of Defects", "Position"
@@ -185,20 +271,67 @@ def mask_attributes(gray: NDArray[np.uint8], mask: NDArray[np.bool_], defect_typ
     """
     if gray.shape != mask.shape:
         raise ValueError(f"mask of shape {mask.shape} on an image of shape {gray.shape}")
-    if not mask.any():
-        raise ValueError("an empty mask has no attributes")
-    polarity = polarity_value(gray, mask)
-    labels, count = ndimage.label(_cropped(mask), EIGHT_CONNECTED)
-    areas, centroids, covariances = _moments(labels, count)
-    low, high = SALIENCY_LIMITS
+    parts = components(mask) if parts is None else parts
     return {
         "Defect type": defect_type,
-        "Shape": _shape(labels, areas, covariances, mask.size),
-        "Direction": _direction(areas, covariances),
-        "Spatial Distribution": _distribution(areas, centroids, mask.shape),
-        "Number of Defects": count_word(count),
+        "Shape": _shape(parts, mask.size),
+        "Direction": _direction(parts.areas, parts.covariances),
+        "Spatial Distribution": _distribution(parts.centroids, mask.shape),
+        "Number of Defects": count_word(len(parts.areas)),
         "Position": position_fractions(mask),
-        "Scale": scale_word(float(mask.mean())),
-        "Polarity": "neutral" if abs(polarity) <= POLARITY_LIMIT else "dark" if polarity < 0 else "bright",
-        "Saliency": "low" if abs(polarity) < low else "medium" if abs(polarity) <= high else "high",
+        "Scale": scale_word(int(parts.areas.sum()) / mask.size),
+        **_contrast_words(polarity_value(gray, mask)),
+    }
+
+
+def box_mask(boxes: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The union of boxes as a mask.
+
+    Args:
+        boxes: (N, 4), [left, top, width, height] in pixels; edges are rounded to whole pixels, at least one apart.
+        shape: (H, W) of the image.
+
+    Raises:
+        ValueError: No box touches the image.
+    """
+    edges = np.asarray(boxes, dtype=float).reshape(-1, 4)
+    low = np.floor(edges[:, :2] + 0.5).astype(int)
+    high = np.maximum(np.floor(edges[:, :2] + edges[:, 2:] + 0.5).astype(int), low + 1)
+    union = np.zeros(shape, dtype=bool)
+    for (left, top), (right, bottom) in zip(low.clip(0), high.clip(0), strict=True):
+        union[top:bottom, left:right] = True
+    if not union.any():
+        raise ValueError("no box touches the image")
+    return union
+
+
+def box_attributes(gray: NDArray[np.uint8], boxes: NDArray[Any], defect_type: str) -> dict[str, Any]:
+    """Measure the nine structured attributes of an image annotated with boxes only.
+
+    They are coarser than those of a mask: boxes also hold background, so that the scale is too large and the contrast
+    too weak; the count is that of the boxes, overlapping or not; shape and direction are unknown.
+
+    Args:
+        gray: Image (H, W), gray values 0 to 255.
+        boxes: (N, 4), [left, top, width, height] in pixels.
+        defect_type: Class name, passed through.
+
+    Returns:
+        The keys of `mask_attributes`. "Shape" is "unclear", "Direction" is "none", "Spatial Distribution" follows the
+        centres of the boxes, the rest is measured on their union.
+
+    Raises:
+        ValueError: No box touches the image.
+    """
+    union = box_mask(boxes, gray.shape)
+    boxes = np.asarray(boxes, dtype=float)
+    return {
+        "Defect type": defect_type,
+        "Shape": "unclear",
+        "Direction": "none",
+        "Spatial Distribution": _distribution(boxes[:, :2] + boxes[:, 2:] / 2, gray.shape),
+        "Number of Defects": count_word(len(boxes)),
+        "Position": position_fractions(union),
+        "Scale": scale_word(float(union.mean())),
+        **_contrast_words(polarity_value(gray, union)),
     }

@@ -14,6 +14,8 @@ from datasets import Features
 from defect_hub.dataset_scripts.output import BUILD_MARK
 from defect_hub.dataset_scripts.schema import FIELDS, TEXT_LEVELS
 
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""The C one where PyYAML was built with it: the features of fourteen configs make a long front matter."""
 SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -22,13 +24,17 @@ class ConfigFacts:
     """A config of the data set.
 
     Attributes:
-        folder: Folder of its shards below `data/`.
+        files: Patterns of the shards of each split.
         features: Its columns.
+        columns: Names of the columns that it reads; empty: all.
+        filters: Conditions on its rows, see `schema.View`.
         sizes: (rows, bytes in memory) of each split.
     """
 
-    folder: str
+    files: Mapping[str, Sequence[str]]
     features: Features
+    columns: Sequence[str]
+    filters: Sequence[tuple[str, str, str]]
     sizes: Mapping[str, tuple[int, int]]
 
 
@@ -42,8 +48,11 @@ class DatasetFacts:
         configs: Configs by name.
         class_names: Label space in label order.
         counts: Images by split and class name.
-        totals: Number of rows "defective", "annotated" (with a mask) and with a text of each level.
-        warnings: One line for everything that was left out.
+        totals: Number of rows "defective", with each kind of annotation, with a text of each level, and "compared".
+        warnings: One line for everything that was left out of a row.
+        skipped: One line for every sample that was left out because of a problem.
+        disagreements: (image id, what differs) where given attributes differ from measured ones.
+        duplicates: Numbers of duplicate groups; None where nobody looked.
     """
 
     name: str
@@ -52,15 +61,19 @@ class DatasetFacts:
     class_names: Sequence[str]
     counts: Mapping[str, Counter[str]]
     totals: Mapping[str, int]
-    warnings: Sequence[str]
+    warnings: Sequence[str] = ()
+    skipped: Sequence[str] = ()
+    disagreements: Sequence[tuple[str, str]] = ()
+    duplicates: Mapping[str, int] | None = None
 
 
 def render_card(template: str, header: Mapping[str, Any], facts: DatasetFacts) -> str:
     """README.md of a data set.
 
     Args:
-        template: Body with the placeholders `$name`, `$images`, `$defective`, `$annotated`, `$notes`, `$digest` and
-            the tables `$counts` (classes and splits), `$configs`, `$texts` and `$fields`.
+        template: Body with the placeholders `$name`, `$images`, `$defective`, `$annotated`, `$notes`, `$digest`, the
+            sections `$agreement` and `$duplicates` and the tables `$counts` (classes and splits), `$configs`, `$texts`
+            and `$fields`.
         header: First keys of the front matter.
         facts: What the build found.
 
@@ -79,24 +92,31 @@ def render_card(template: str, header: Mapping[str, Any], facts: DatasetFacts) -
         name=facts.name,
         images=f"{images:,}",
         defective=f"{facts.totals['defective']:,}",
-        annotated=f"{facts.totals['annotated']:,}",
+        annotated=f"{facts.totals['mask']:,}",
         counts=_counts_table(facts),
         configs=_configs_table(facts),
         texts=_texts_table(facts),
-        fields=_table(["column", "meaning"], [[f"`{name}`", text] for name, text in FIELDS.items()]),
-        notes="\n".join(f"- {warning}" for warning in facts.warnings) or "None.",
+        fields=markdown_table(["column", "meaning"], [[f"`{name}`", text] for name, text in FIELDS.items()]),
+        notes=_notes(facts),
+        agreement=_agreement(facts),
+        duplicates=_duplicates(facts),
         digest=facts.digest,
     )
-    return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=120)}---\n\n{body}"
+    return f"---\n{yaml.dump(front, Dumper=DUMPER, sort_keys=False, allow_unicode=True, width=120)}---\n\n{body}"
 
 
 def _config_entry(name: str, config: ConfigFacts) -> dict[str, Any]:
-    files = [{"split": split, "path": f"data/{config.folder}/{split}-*.parquet"} for split in config.sizes]
+    files = [
+        {"split": split, "path": patterns if len(patterns) > 1 else patterns[0]}
+        for split, patterns in config.files.items()
+    ]
     entry: dict[str, Any] = {"config_name": name, "data_files": files}
     if name == "default":
         entry["default"] = True
-    if config.folder != name:
-        entry["columns"] = list(config.features)
+    if config.columns:
+        entry["columns"] = list(config.columns)
+    if config.filters:
+        entry["filters"] = [[list(condition) for condition in config.filters]]
     return entry
 
 
@@ -112,7 +132,8 @@ def _info_entry(name: str, config: ConfigFacts, digest: str) -> dict[str, Any]:
     }
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Head and rows as a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
 
@@ -121,22 +142,60 @@ def _counts_table(facts: DatasetFacts) -> str:
     present = [name for name in facts.class_names if any(counts[name] for counts in facts.counts.values())]
     rows = [[name, *(counts[name] for counts in facts.counts.values())] for name in present]
     rows.append(["**all**", *(counts.total() for counts in facts.counts.values())])
-    return _table(["class", *facts.counts], rows)
+    return markdown_table(["class", *facts.counts], rows)
 
 
 def _configs_table(facts: DatasetFacts) -> str:
     rows = [
-        [f"`{name}`", "all columns" if name == "default" else ", ".join(config.features), rows]
+        [
+            f"`{name}`",
+            ", ".join(config.columns) or "all columns",
+            ", ".join(f"{split} {count:,}" for split, (count, _) in config.sizes.items()),
+        ]
         for name, config in facts.configs.items()
-        if (rows := sum(count for count, _ in config.sizes.values()))
     ]
-    return _table(["config", "columns", "rows"], rows)
+    return markdown_table(["config", "columns", "rows"], rows)
+
+
+def _notes(facts: DatasetFacts) -> str:
+    lines = [*facts.warnings, *(f"skipped: {problem}" for problem in facts.skipped)]
+    return "\n".join(f"- {line}" for line in lines) or "None."
+
+
+def _agreement(facts: DatasetFacts) -> str:
+    """How far given attributes are those that the masks show."""
+    compared = facts.totals["compared"]
+    if not compared:
+        return "No attributes were given with the images; they are measured."
+    differing = Counter(line.split(":")[0] for _, line in facts.disagreements)
+    images = len({image_id for image_id, _ in facts.disagreements})
+    text = f"Number, position, scale, polarity and saliency were measured again on {compared:,} masks. "
+    if not images:
+        return text + "All agree with the given values."
+    parts = ", ".join(f"{name} {count:,}" for name, count in differing.most_common())
+    return text + f"{images:,} images differ from the given values ({parts}): `disagreements.csv` lists them."
+
+
+def _duplicates(facts: DatasetFacts) -> str:
+    """What the search for duplicates found."""
+    found = facts.duplicates
+    if found is None:
+        return "Nobody looked for duplicates in this build."
+    if not found["groups"]:
+        return "No two images are equal or nearly equal under flips and rotations."
+    pairs = ", ".join(f"{kind} {count:,}" for kind, count in found.items() if kind.endswith(" pairs"))
+    return (
+        f"{found['images']:,} images lie in {found['groups']:,} groups of equal or nearly equal pictures, flips and "
+        f"rotations included ({pairs}); {found['across']:,} groups straddle the splits, "
+        f"{found['conflicts']:,} hold more than one class. `duplicates.csv` lists them. `leak_free` moves the "
+        f"{found['moved']:,} images whose twin is in `train` there."
+    )
 
 
 def _texts_table(facts: DatasetFacts) -> str:
     meanings = ("class name in a sentence", "class description", "free description", "attributes in one line")
     rows = [
-        [level, meaning, facts.totals[level]]
+        [f"`{level}`", meaning, f"{facts.totals[level]:,}"]
         for level, meaning in zip(TEXT_LEVELS, (*meanings, "attributes as a sentence"), strict=True)
     ]
-    return _table(["level", "what it is", "images with it"], rows)
+    return markdown_table(["level", "what it is", "images with it"], rows)

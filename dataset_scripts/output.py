@@ -49,19 +49,25 @@ def replace_folder(out: Path) -> Iterator[Path]:
     """
     check_replaceable(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary, earlier = (out.with_name(f".{out.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         with explain_full_disk(out):
             temporary.mkdir()
             yield temporary
-        if out.exists():
-            out.rename(earlier)
-        try:
-            temporary.rename(out)
-        except OSError:
-            if earlier.exists():
-                earlier.rename(out)
-            raise
+        put_in_place(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(earlier, ignore_errors=True)
+
+
+def put_in_place(new: Path, out: Path) -> None:
+    """Rename the folder `new` to `out`; an earlier `out` is removed when the new one is there, and else kept."""
+    earlier = out.with_name(f".{out.name}.{os.getpid()}.old")
+    if out.exists():
+        out.rename(earlier)
+    try:
+        new.rename(out)
+    except OSError:
+        if earlier.exists():
+            earlier.rename(out)
+        raise
+    shutil.rmtree(earlier, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Write rows to Parquet shards with embedded images and small row groups."""
+"""Rows as Arrow tables, and Parquet shards with embedded images and small row groups."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Features
 
+from defect_hub.dataset_scripts.schema import View
+
 ROW_GROUP = 100
 MAX_SHARD_BYTES = 500_000_000
+IMAGE_COLUMNS = ("image", "mask")
 
 
 class ShardWriter:
@@ -23,19 +27,29 @@ class ShardWriter:
         folder: Folder of the shards, made if missing.
         split: Name of the split.
         features: Features of the rows; they are stored in the Arrow schema, so that `datasets` finds them.
+        views: Configs whose rows and bytes are counted on the way.
         max_shard_bytes: Bound on the rows of one shard, in memory; a single row group may exceed it.
 
     Attributes:
-        num_examples: Rows written.
-        column_bytes: Bytes in memory of each column.
+        num_rows: Rows written.
+        rows: Rows of each view.
+        sizes: Bytes in memory of each view.
     """
 
-    def __init__(self, folder: Path, split: str, features: Features, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        features: Features,
+        views: Mapping[str, View],
+        max_shard_bytes: int = MAX_SHARD_BYTES,
+    ) -> None:
         self.folder, self.split, self.max_shard_bytes = folder, split, max_shard_bytes
-        self.features, self.schema = features, features.arrow_schema
-        self.num_examples = 0
-        self.column_bytes: Counter[str] = Counter()
-        self._rows: list[Mapping[str, Any]] = []
+        self.schema, self.views = features.arrow_schema, views
+        self.num_rows = 0
+        self.rows: Counter[str] = Counter()
+        self.sizes: Counter[str] = Counter()
+        self._waiting: list[pa.Table] = []
         self._shards: list[Path] = []
         self._shard_bytes = 0
         folder.mkdir(parents=True, exist_ok=True)
@@ -45,26 +59,40 @@ class ShardWriter:
         path = self.folder / f"{self.split}-{len(self._shards):05d}.parquet"
         self._shards.append(path)
         self._shard_bytes = 0
-        return pq.ParquetWriter(path, self.schema, compression="snappy", write_page_index=True)
+        # Dictionaries and statistics of image bytes cost time and help nobody.
+        plain = [name for name in self.schema.names if name not in IMAGE_COLUMNS]
+        return pq.ParquetWriter(
+            path,
+            self.schema,
+            compression="snappy",
+            write_page_index=True,
+            use_dictionary=plain,
+            write_statistics=plain,
+        )
 
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Add one row; images are `{"path": file name, "bytes": data}`, labels are ids."""
-        self._rows.append(row)
-        self.num_examples += 1
-        if len(self._rows) == ROW_GROUP:
-            self._flush()
+    def write(self, table: pa.Table) -> None:
+        """Add rows in the schema; images are `{"path": file name, "bytes": data}`, labels are ids."""
+        self._waiting.append(table)
+        self.num_rows += len(table)
+        if sum(map(len, self._waiting)) >= ROW_GROUP:
+            waiting = pa.concat_tables(self._waiting)
+            full = len(waiting) // ROW_GROUP * ROW_GROUP
+            for start in range(0, full, ROW_GROUP):
+                self._flush(waiting.slice(start, ROW_GROUP))
+            self._waiting = [waiting.slice(full)]
 
-    def _flush(self) -> None:
-        if not self._rows:
+    def _flush(self, table: pa.Table) -> None:
+        if not len(table):
             return
-        table = pa.Table.from_pylist(self._rows, schema=self.schema)
         if self._shard_bytes and self._shard_bytes + table.nbytes > self.max_shard_bytes:
             self._writer.close()
             self._writer = self._open()
         self._writer.write_table(table)
-        self._rows.clear()
         self._shard_bytes += table.nbytes
-        self.column_bytes.update({name: table.column(name).nbytes for name in table.column_names})
+        for name, view in self.views.items():
+            rows, size = view_size(table, view)
+            self.rows[name] += rows
+            self.sizes[name] += size
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -72,8 +100,24 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._flush()
+        if kind is None and self._waiting:
+            self._flush(pa.concat_tables(self._waiting))
         self._writer.close()
+        if not self.num_rows:
+            self._shards.pop().unlink()
         for shard in self._shards:
             shard.rename(shard.with_stem(f"{shard.stem}-of-{len(self._shards):05d}"))
+
+
+def view_size(table: pa.Table, view: View) -> tuple[int, int]:
+    """Rows and bytes of what a config shows of a table; images are measured without being copied."""
+    columns = view.columns or table.column_names
+    rows = pa.array(np.arange(len(table)))
+    if view.filters:
+        conditions = table.select([name for name, _, _ in view.filters]).append_column("row", rows)
+        rows = conditions.filter(pq.filters_to_expression([list(view.filters)]))["row"]
+    size = table.select([name for name in columns if name not in IMAGE_COLUMNS]).take(rows).nbytes
+    for name in set(columns) & set(IMAGE_COLUMNS):
+        for part in pc.struct_field(table[name], "bytes"), pc.struct_field(table[name], "path"):
+            size += pc.sum(pc.binary_length(part).take(rows)).as_py() or 0
+    return len(rows), size

@@ -1,34 +1,60 @@
-"""The one record schema: a row is one image with everything known about it."""
+"""The one record schema: a row is one image with everything known about it; configs select its columns and rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from datasets import ClassLabel, Features, Image, List, Value
 
-TEXT_LEVELS = ("T0", "T1", "T2", "T3", "T4")
-COLUMN_CONFIGS = {"classification": ("image", "label"), "segmentation": ("image", "label", "mask")}
-"""Configs that select columns of the default config and need no data of their own."""
+TEXT_LEVELS = ("t0", "t1", "t2", "t3", "t4")
+ANNOTATIONS = ("mask", "boxes", "none")
 
 FIELDS = {
-    "image": "the file's own bytes, never re-encoded",
+    "image": "the file's own bytes; a PNG where the builder resizes",
     "image_id": "unique within the data set",
-    "sha256": "of the image file",
+    "sha256": "of the image bytes here",
+    "source_file`, `source_sha256": "raw file that the image was made from, and its hash",
     "width`, `height": "pixels",
     "source": "data set that the image comes from",
     "license`, `redistributable": "what its owner allows",
-    "split_id": "how train, validation and test were drawn",
+    "split_id": "how the splits were drawn",
     "object_name": "what is in the picture",
     "label`, `super_category": "class and its field of industry",
     "is_defective": "null: unknown",
+    "annotation": "what places the defect: mask, boxes or none",
     "mask": "PNG of the image's size, 255 = defect; null: not annotated",
-    "objects": "8-connected parts of the mask: bbox [x, y, width, height] and area in pixels, COCO convention",
-    "descriptions": "texts T0 to T4; null: none of this level",
+    "objects": "boxes, or 8-connected parts of the mask, as in COCO: bbox [x, y, width, height] and area in pixels",
+    "t0` to `t4": "texts, see above; null: none of this level",
     "text_source": "released, generated or composed",
+    "class_description": "name, visual attributes and cause of the class",
     "attributes": "shape, count, position, ... of the defect; null: none or unknown",
     "conversation": "question and answer, for training a describing model",
 }
 """Meaning of each column, for the cards."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A config that reads some columns and rows of the shared files, so that nothing is stored twice.
+
+    Attributes:
+        columns: Names of the columns; empty: all.
+        filters: Conditions on rows, all of which must hold, as (column, operator, value) in the form of pyarrow; a
+            null fulfils none.
+    """
+
+    columns: tuple[str, ...] = ()
+    filters: tuple[tuple[str, str, str], ...] = ()
+
+
+VIEWS = {
+    "default": View(),
+    **{level: View(("image", "label", level), ((level, "!=", ""),)) for level in TEXT_LEVELS},
+    "classification": View(("image", "label")),
+    "segmentation": View(("image", "label", "mask"), (("annotation", "==", "mask"),)),
+    "retrieval": View(("image_id", "image", "label", *TEXT_LEVELS), (("t0", "!=", ""),)),
+}
 
 
 def record_features(class_names: Sequence[str]) -> Features:
@@ -47,6 +73,8 @@ def record_features(class_names: Sequence[str]) -> Features:
             "image": Image(),
             "image_id": text,
             "sha256": text,
+            "source_file": text,
+            "source_sha256": text,
             "width": Value("int32"),
             "height": Value("int32"),
             "source": text,
@@ -57,6 +85,7 @@ def record_features(class_names: Sequence[str]) -> Features:
             "label": ClassLabel(names=list(class_names)),
             "super_category": text,
             "is_defective": Value("bool"),
+            "annotation": text,
             "mask": Image(),
             "objects": List(
                 {
@@ -66,8 +95,9 @@ def record_features(class_names: Sequence[str]) -> Features:
                     "iscrowd": Value("bool"),
                 }
             ),
-            "descriptions": dict.fromkeys(TEXT_LEVELS, text),
+            **dict.fromkeys(TEXT_LEVELS, text),
             "text_source": text,
+            "class_description": dict.fromkeys(("name", "visual_attributes", "cause"), text),
             "attributes": {
                 "defect_type": text,
                 "shape": text,
@@ -82,8 +112,3 @@ def record_features(class_names: Sequence[str]) -> Features:
             "conversation": List({"from": text, "value": text}),
         }
     )
-
-
-def text_features(class_names: Sequence[str]) -> Features:
-    """Features of the configs `t0` to `t4`: an image and its text of one level."""
-    return Features({"image": Image(), "label": ClassLabel(names=list(class_names)), "text": Value("string")})

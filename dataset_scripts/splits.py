@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 SPLITS = ("train", "validation", "test")
 SMALL_CATEGORY = 50
@@ -56,3 +56,60 @@ def assign_splits(images: Iterable[tuple[str, str, str]], seed: int = 42) -> dic
 
 def _rank(sha256: str, seed: int) -> str:
     return hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest()
+
+
+def seen_in_train(split_of: Sequence[str], groups: Iterable[Sequence[int]]) -> set[int]:
+    """Rows outside `train` that have a duplicate in it.
+
+    Moving these to `train` keeps each group of duplicates on one side, and what remains outside is a part of the
+    official split: whoever trained on the official `train` has seen none of it.
+
+    Args:
+        split_of: Split of each row.
+        groups: Rows that show the same, see `duplicates.duplicate_groups`.
+    """
+    seen: set[int] = set()
+    for group in groups:
+        if any(split_of[row] == "train" for row in group):
+            seen.update(row for row in group if split_of[row] != "train")
+    return seen
+
+
+def draw_shots(
+    sha256: Sequence[str],
+    labels: Sequence[str],
+    split_of: Sequence[str],
+    groups: Iterable[Sequence[int]],
+    shots: int,
+    seed: int = 42,
+) -> dict[int, int]:
+    """Draw up to `shots` training images of each class, no two of them duplicates and none with one in another split.
+
+    Args:
+        sha256: Hash of each row's image; the draw depends on it, not on the order of rows.
+        labels: Class of each row.
+        split_of: Split of each row.
+        groups: Rows that show the same.
+        shots: Images a class.
+        seed: Another seed gives another draw.
+
+    Returns:
+        Drawn rows with their rank within the class, from 0: those of a rank below k are the k-shot draw.
+    """
+    leader: dict[int, int] = {}
+    left_out: set[int] = set()
+    for group in groups:
+        leader.update(dict.fromkeys(group, min(group)))
+        if any(split_of[row] != "train" for row in group):
+            left_out.update(group)
+    drawn: dict[int, int] = {}
+    taken: Counter[str] = Counter()
+    used: set[int] = set()
+    for row in sorted(range(len(labels)), key=lambda row: (_rank(sha256[row], seed), row)):
+        first = leader.get(row, row)
+        if split_of[row] != "train" or row in left_out or first in used or taken[labels[row]] == shots:
+            continue
+        used.add(first)
+        drawn[row] = taken[labels[row]]
+        taken[labels[row]] += 1
+    return drawn

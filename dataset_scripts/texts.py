@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ COUNTABLE_NOUNS = {
     "rolled in scale": "rolled in scale mark",
     "secondary rust skin": "secondary rust skin area",
     "uneven": "uneven area",
+    "waist folding": "waist fold",
     "white rust": "white rust area",
 }
 DIRECTION_PHRASES = {
@@ -69,6 +71,17 @@ def plural(noun: str) -> str:
     return noun + "s"
 
 
+def _noun_words(attributes: Mapping[str, Any], *, with_shape: bool = False) -> tuple[list[str], str]:
+    """The words before the class name, and the class name as a countable noun."""
+    name = attributes["Defect type"].lower()
+    words = [attributes["Scale"]]
+    if attributes["Polarity"] != "neutral" and not {"dark", "bright"} & set(name.split()):
+        words.append(attributes["Polarity"])
+    if with_shape and attributes["Shape"] != "unclear":
+        words.append(attributes["Shape"])
+    return words, COUNTABLE_NOUNS.get(name, name)
+
+
 def defect_phrase(attributes: Mapping[str, Any], *, with_shape: bool = False) -> str:
     """Count, scale, polarity and class name as a noun phrase, e.g. "two small dark inclusions".
 
@@ -79,13 +92,7 @@ def defect_phrase(attributes: Mapping[str, Any], *, with_shape: bool = False) ->
     Returns:
         The phrase; the polarity word is left out where it is neutral or the class name has one already.
     """
-    name = attributes["Defect type"].lower()
-    words = [attributes["Scale"]]
-    if attributes["Polarity"] != "neutral" and not {"dark", "bright"} & set(name.split()):
-        words.append(attributes["Polarity"])
-    if with_shape and attributes["Shape"] != "unclear":
-        words.append(attributes["Shape"])
-    noun = COUNTABLE_NOUNS.get(name, name)
+    words, noun = _noun_words(attributes, with_shape=with_shape)
     count = attributes["Number of Defects"]
     if count == "one":
         return with_article(" ".join([*words, noun]))
@@ -104,18 +111,46 @@ def _place(attributes: Mapping[str, Any]) -> str:
 
 
 def template_sentence(attributes: Mapping[str, Any], object_name: str = "steel surface") -> str:
-    """The release's template sentence: every attribute in a fixed order."""
-    direction = DIRECTION_PHRASES.get(attributes["Direction"])
-    details = [
-        *([direction] if direction else []),
-        attributes["Spatial Distribution"],
-        _place(attributes),
-        f"with {attributes['Saliency']} saliency",
-    ]
-    subject = with_article(object_name)
-    return (
-        f"{subject[0].upper()}{subject[1:]} with {', '.join([defect_phrase(attributes, with_shape=True), *details])}."
-    )
+    """Text level T4: the release's template, with the grammar that the words and the count ask for.
+
+    Args:
+        attributes: The nine structured attributes.
+        object_name: What the image shows.
+
+    Returns:
+        The sentences. What is "unclear", "none" or "neutral" is left out, so is the place where "Position" is empty.
+    """
+    single = attributes["Number of Defects"] == "one"
+    words, noun = _noun_words(attributes)
+    subject = with_article(" ".join([*words, noun])) if single else " ".join([*words, plural(noun)])
+    it, has, extends = ("It", "has", "extends") if single else ("They", "have", "extend")
+    defect, exhibits = ("The defect", "exhibits") if single else ("The defects", "exhibit")
+    sentences = [f"{subject[0].upper()}{subject[1:]} {'is' if single else 'are'} observed on the {object_name}."]
+    if attributes["Shape"] != "unclear":
+        sentences.append(f"{it} {has} {with_article(attributes['Shape'])} shape.")
+    if attributes["Direction"] != "none":
+        sentences.append(f"{it} {extends} in {with_article(attributes['Direction'])} direction.")
+    regions = f"{attributes['Number of Defects']} region{'' if single else 's'}{_location(attributes)}"
+    if attributes["Spatial Distribution"] == "unclear":
+        sentences.append(f"{defect} consist{'s' if single else ''} of {regions}.")
+    else:
+        verb = "is" if single else "are"
+        sentences.append(f"{defect} {verb} {attributes['Spatial Distribution']}, consisting of {regions}.")
+    sentences.append(f"{defect} {exhibits} {attributes['Saliency']} saliency.")
+    return " ".join(sentences)
+
+
+def _location(attributes: Mapping[str, Any]) -> str:
+    """The one or two cells that hold most of the defect; "mainly" where others hold some too."""
+    cells = [f"the {cell_words(cell)}" for cell, _ in attributes["Position"]]
+    if not cells:
+        return ""
+    return f", {'mainly ' if len(cells) > 2 else ''}located at {' and '.join(cells[:2])}"
+
+
+def without_doubled_polarity(text: str) -> str:
+    """Mend released template sentences that repeat the polarity of a class name: "A tiny bright Bright scratch"."""
+    return re.sub(r"\b(bright|dark) (?=\1\b)", "", text, flags=re.IGNORECASE)
 
 
 def natural_description(attributes: Mapping[str, Any] | None, variant: int) -> str:

@@ -22,11 +22,13 @@ ALLOWED = {
     "train": ["defect_hub.train", "defect_hub.modeling", "defect_hub.evaluate_metrics"],
     "spaces": ["defect_hub", "defect_hub.modeling.visualization"],
     "defect_hub": ["defect_hub"],
-    "defect_hub/cli.py": ["defect_hub", "defect_hub.dataset_scripts"],
+    "defect_hub/data_commands.py": ["defect_hub", "defect_hub.dataset_scripts"],
     "defect_hub/diagnose.py": ["defect_hub", "defect_hub.modeling.inspection_images"],
     "defect_hub/report.py": ["defect_hub", "defect_hub.modeling.visualization"],
     "defect_hub/registration.py": ["defect_hub.modeling"],
-    "benchmarks": ["defect_hub", "defect_hub.modeling", "defect_hub.train", "defect_hub.evaluate_metrics"],
+    "benchmarks": ["defect_hub", *(f"defect_hub.{folder}" for folder in ("modeling", "train", "evaluate_metrics"))],
+    "benchmarks/dataset_speed.py": ["defect_hub.dataset_scripts"],
+    "benchmarks/duplicate_search.py": ["defect_hub.dataset_scripts"],
     "tests": ["defect_hub", *(f"defect_hub.{folder}" for folder in FOLDERS[1:6])],
 }
 PACKAGES = [f"defect_hub.{folder}" for folder in FOLDERS[1:6]]

@@ -89,6 +89,19 @@ def split_rows(recipe: SpgddGptRecipe) -> tuple[Any, Any]:
     return parts["train"], parts["test"]
 
 
+def check_apart(recipe: SpgddGptRecipe, calibration_rows: Any, eval_rows: Any) -> None:
+    """A data set may have two names for one split; thresholds must not come from the images that the table reports.
+
+    Raises:
+        ValueError: if every image of `eval_split` is used for calibration.
+    """
+    if set(eval_rows["sha256"]) <= set(calibration_rows["sha256"]):
+        raise ValueError(
+            f"{recipe.data}: calibration_split {recipe.calibration_split!r} and eval_split {recipe.eval_split!r} are "
+            "the same images. Name another calibration_split, or leave it empty"
+        )
+
+
 def build_model(recipe: SpgddGptRecipe, rows: Any) -> tuple[Any, Any]:
     """Fresh tiny model, or the checkpoint named by the recipe."""
     overrides = json.loads(recipe.model_config)
@@ -132,6 +145,9 @@ def main(arguments: list[str] | None = None) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     accelerator = build_accelerator(recipe)
     rows, calibration_rows = split_rows(recipe)
+    eval_rows = load_split(recipe.data, recipe.eval_split) if recipe.eval_split else None
+    if eval_rows is not None:
+        check_apart(recipe, calibration_rows, eval_rows)
     model, processor = build_model(recipe, rows)
     freeze(model, recipe.trainable)
     dataset = DiagnosisDataset(rows, processor, recipe.seed, recipe.flip)
@@ -142,8 +158,8 @@ def main(arguments: list[str] | None = None) -> None:
     if accelerator.is_main_process:
         calibrate(model, processor, calibration_rows, rows, recipe.calibration_references, recipe.seed)
         metrics = {}
-        if recipe.eval_split:
-            scores = evaluate_diagnosis(model, processor, load_split(recipe.data, recipe.eval_split))
+        if eval_rows is not None:
+            scores = evaluate_diagnosis(model, processor, eval_rows)
             metrics = scores.metrics()
             (output_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
             print(json.dumps(metrics, indent=2))

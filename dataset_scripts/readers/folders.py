@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from defect_hub.dataset_scripts.readers.errors import DataError
@@ -17,7 +18,9 @@ def list_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list
     """
     if not folder.is_dir():
         raise DataError(folder, "folder", "does not exist", "Check the path of the raw data")
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and p.is_file())
+    with os.scandir(folder) as entries:  # knows what is a file without asking again
+        names = sorted(entry.name for entry in entries if entry.is_file())
+    files = [folder / name for name in names if name.lower().endswith(suffixes)]
     if not files:
         raise DataError(folder, "folder", f"holds no {' or '.join(suffixes)} file", "Check the path of the raw data")
     return files

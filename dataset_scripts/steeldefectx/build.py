@@ -26,14 +26,17 @@ CARD_HEADER = {
     "task_categories": ["image-classification", "image-segmentation", "image-to-text"],
     "tags": ["steel", "surface-defects", "industrial-inspection", "vision-language"],
 }
+ALIASES = {"test": "val"}
 
 
-def build_steeldefectx(raw: Path, out: Path) -> BuildReport:
+def build_steeldefectx(raw: Path, out: Path, *, skip_bad: bool = False, workers: int = 1) -> BuildReport:
     """Build SteelDefectX (Zhao et al. 2026) with its official train and val splits.
 
     Args:
         raw: Folder in the release layout, see `release.read_release`.
         out: Folder to write.
+        skip_bad: Leave out images with problems and list them in the card.
+        workers: Processes; the result does not depend on it.
 
     Returns:
         The report of the build.
@@ -41,7 +44,8 @@ def build_steeldefectx(raw: Path, out: Path) -> BuildReport:
     Raises:
         DataError: The raw data has problems, or `out` cannot be written; an earlier output is intact.
     """
-    classes = load_classes(with_normal=False)
+    classes = load_classes()
     splits, problems = read_release(raw, classes, SOURCE)
     card = (files(__package__) / "card.md").read_text("utf-8")
-    return write_dataset(out, Recipe(list(classes.causes), card, CARD_HEADER), splits, problems)
+    recipe = Recipe(classes.label_space(splits), card, CARD_HEADER, ALIASES, studies=True)
+    return write_dataset(out, recipe, splits, problems, skip_bad=skip_bad, workers=workers)

@@ -29,7 +29,7 @@ def build_steelsynth(out: Path, n: int = 2000, seed: int = 42, workers: int = 1)
         out: Folder to write.
         n: Number of images, at least 2.
         seed: Seed of the generator.
-        workers: Processes that generate; the result does not depend on it.
+        workers: Processes; the result does not depend on it.
 
     Returns:
         The report of the build.
@@ -51,11 +51,12 @@ def build_steelsynth(out: Path, n: int = 2000, seed: int = 42, workers: int = 1)
         text_source="generated",
     )
     n_train = min(max(round(n * TRAIN_SHARE), 1), n - 1)
-    classes = load_classes(with_normal=True)
+    classes = load_classes()
     card = (files(__package__) / "card.md").read_text("utf-8")
     out.parent.mkdir(parents=True, exist_ok=True)
     with explain_full_disk(out), tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
         raw = Path(folder) / "raw"
         write_release(raw, n_train, n - n_train, seed, workers)
         splits, problems = read_release(raw, classes, source)
-        return write_dataset(out, Recipe(list(classes.causes), card, CARD_HEADER), splits, problems)
+        recipe = Recipe([*classes.defects, classes.normal], card, CARD_HEADER, studies=True)
+        return write_dataset(out, recipe, splits, problems, workers=workers)

@@ -33,13 +33,23 @@ def subset_table() -> dict[str, dict[str, Any]]:
     return yaml.safe_load((files(__package__) / "subsets.yaml").read_text("utf-8"))
 
 
-def build_tadd(raw: Path, out: Path, subsets: Sequence[str] = ("MT",)) -> BuildReport:
+def class_names(subsets: Sequence[str]) -> list[str]:
+    """Label space of subsets in label order."""
+    table = subset_table()
+    return list(dict.fromkeys(name for subset in subsets for name in table[subset]["categories"].values()))
+
+
+def build_tadd(
+    raw: Path, out: Path, subsets: Sequence[str] = ("MT",), *, skip_bad: bool = False, workers: int = 1
+) -> BuildReport:
     """Build subsets of TADD (An & Dong 2026, section IV), split 70/15/15 within each category.
 
     Args:
         raw: The folder of the one subset, or a folder that holds one of the subset's name for each.
         out: Folder to write.
         subsets: Names from `subsets.yaml`.
+        skip_bad: Leave out images with problems and list them in the card.
+        workers: Processes; the result does not depend on it.
 
     Returns:
         The report of the build.
@@ -49,23 +59,30 @@ def build_tadd(raw: Path, out: Path, subsets: Sequence[str] = ("MT",)) -> BuildR
         ValueError: An unknown subset.
     """
     table = subset_table()
+    splits, problems = read_tadd(raw, subsets)
+    samples = [sample for part in splits.values() for sample in part]
+    card = (files(__package__) / "card.md").read_text("utf-8")
+    card = card.replace("$subsets", "\n\n".join(_describe(name, table[name], samples) for name in subsets))
+    recipe = Recipe(class_names(subsets), card, CARD_HEADER)
+    return write_dataset(out, recipe, splits, problems, skip_bad=skip_bad, workers=workers)
+
+
+def read_tadd(raw: Path, subsets: Sequence[str]) -> tuple[dict[str, list[Sample]], list[DataError]]:
+    """Samples of each split, and all problems found; see `build_tadd`."""
+    table = subset_table()
     if unknown := sorted(set(subsets) - set(table)):
         raise ValueError(f"unknown subset {', '.join(unknown)}; there are {', '.join(table)}")
     samples: list[Sample] = []
     problems: list[DataError] = []
-    class_names: list[str] = []
     for name in subsets:
         folder = raw / name if (raw / name).is_dir() else raw
         samples += LAYOUTS[table[name]["layout"]](folder, name, table[name], problems)
-        class_names += [category for category in table[name]["categories"].values() if category not in class_names]
     split_of = assign_splits(
         ((s.image_id, f"{s.source.name}/{s.class_name}", sha256(s.image.read_bytes()).hexdigest()) for s in samples),
         SEED,
     )
     splits = {split: [sample for sample in samples if split_of[sample.image_id] == split] for split in SPLITS}
-    card = (files(__package__) / "card.md").read_text("utf-8")
-    card = card.replace("$subsets", "\n\n".join(_describe(name, table[name], samples) for name in subsets))
-    return write_dataset(out, Recipe(class_names, card, CARD_HEADER), splits, problems)
+    return splits, problems
 
 
 def class_folders_with_masks(
@@ -95,7 +112,15 @@ def class_folders_with_masks(
                 problems.append(DataError(image, "mask", "is missing", remedy))
                 continue
             defective = category != subset["normal"]
-            yield Sample(f"{name}/{category}/{image.stem}", image, mask, category, source, defective)
+            yield Sample(
+                image_id=f"{name}/{category}/{image.stem}",
+                image=image,
+                mask=mask,
+                class_name=category,
+                source=source,
+                is_defective=defective,
+                source_file=image.relative_to(raw).as_posix(),
+            )
 
 
 LAYOUTS = {"class_folders_with_masks": class_folders_with_masks}

@@ -2,14 +2,18 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from defect_hub.dataset_scripts.attributes import (
     CELLS,
     DIRECTIONS,
     DISTRIBUTIONS,
     SHAPES,
+    box_attributes,
+    components,
     count_word,
     mask_attributes,
+    polarity_value,
     position_fractions,
     scale_word,
 )
@@ -76,7 +80,7 @@ def test_position_is_ranked_and_drops_empty_cells() -> None:
     mask = np.zeros((90, 60), bool)
     mask[:10, :3] = True
     mask[80:, 50:] = True
-    assert position_fractions(mask) == [["bottom-right", 100 / 130], ["top-left", 30 / 130]]
+    assert position_fractions(mask) == [["bottom-right", 0.769231], ["top-left", 0.230769]]
 
 
 @pytest.mark.parametrize("cell", range(9))
@@ -86,8 +90,71 @@ def test_every_cell_has_its_name(cell: int) -> None:
     assert position_fractions(mask) == [[CELLS[cell], 1.0]]
 
 
-def test_position_of_a_single_pixel_image() -> None:
-    assert position_fractions(np.ones((1, 1), bool)) == [["top-left", 1.0]]
+def released_position(mask: np.ndarray) -> list[list]:
+    """The release's rule pixel by pixel: borders at round(k * side / 3), shares to six digits."""
+    counts = dict.fromkeys(CELLS, 0)
+    for y, x in np.argwhere(mask):
+        row = sum(y >= round(k * mask.shape[0] / 3) for k in (1, 2))
+        column = sum(x >= round(k * mask.shape[1] / 3) for k in (1, 2))
+        counts[CELLS[3 * row + column]] += 1
+    ranked = sorted(counts.items(), key=lambda item: item[1], reverse=True)
+    return [[cell, round(count / mask.sum(), 6)] for cell, count in ranked if count]
+
+
+@pytest.mark.parametrize("shape", [(256, 256), (200, 256), (31, 47), (2, 1), (1, 1)])
+def test_position_follows_the_released_rule(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    mask = (np.add.outer(np.arange(shape[0]), np.arange(shape[1])) % 3 > 0) & (rng.random(shape) < 0.7)
+    mask[-1, -1] = True
+    assert position_fractions(mask) == released_position(mask)
+
+
+def test_position_of_equal_shares_is_in_reading_order() -> None:
+    assert [cell for cell, _ in position_fractions(np.ones((9, 9), bool))] == list(CELLS)
+    assert position_fractions(np.zeros((9, 9), bool)) == []
+
+
+MASKS = {
+    "noise": np.random.default_rng(1).random((60, 75)) < 0.45,
+    "sparse": np.random.default_rng(2).random((60, 75)) < 0.04,
+    "dense": np.random.default_rng(3).random((60, 75)) < 0.9,
+    "columns": np.indices((40, 41))[1] % 2 == 0,
+    "one pixel": np.eye(50, dtype=bool) & (np.arange(50) == 49),
+    "all": np.ones((20, 30), bool),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_components_agree_with_scipy(name: str) -> None:
+    mask = MASKS[name]
+    found = components(mask)
+    labels, count = ndimage.label(mask, np.ones((3, 3)))
+    boxes = [(x.start, y.start, x.stop - x.start, y.stop - y.start) for y, x in ndimage.find_objects(labels)]
+    assert found.boxes.tolist() == [list(box) for box in boxes]
+    assert found.areas.tolist() == np.bincount(labels.ravel())[1:].tolist()
+    assert found.labels.max() == count
+    np.testing.assert_allclose(found.centroids, ndimage.center_of_mass(mask, labels, range(1, count + 1)))
+    for number in range(1, count + 1):
+        points = np.argwhere(labels == number)
+        # Each pixel is a unit square of variance 1/12.
+        covariance = np.cov(points.T, ddof=0) + np.eye(2) / 12
+        np.testing.assert_allclose(found.covariances[number - 1], covariance, atol=1e-9)
+        background = np.pad(labels != number, 1, constant_values=True)
+        assert found.holes[number - 1] == ndimage.label(background)[1] - 1
+
+
+def test_known_components_give_the_same_attributes() -> None:
+    mask = disc(40, 50, 9) | disc(90, 80, 5)
+    gray = np.random.default_rng(0).integers(0, 255, mask.shape, dtype=np.uint8)
+    assert mask_attributes(gray, mask, "Inclusion", components(mask)) == mask_attributes(gray, mask, "Inclusion")
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_polarity_is_the_difference_of_the_means(kind: type) -> None:
+    rng = np.random.default_rng(0)
+    gray, mask = rng.integers(0, 256, (300, 257)).astype(kind), rng.random((300, 257)) < 0.3
+    gray[mask] = 255
+    assert polarity_value(gray, mask) == pytest.approx(gray[mask].mean(dtype=float) - gray[~mask].mean(dtype=float))
 
 
 SHAPED = {
@@ -148,3 +215,30 @@ def test_bad_masks_are_refused() -> None:
         attributes_of(np.zeros((SIDE, SIDE), bool))
     with pytest.raises(ValueError, match=r"\(3, 3\).*\(4, 4\)"):
         mask_attributes(np.zeros((4, 4), np.uint8), np.ones((3, 3), bool), "Inclusion")
+
+
+def test_box_attributes_measure_the_union_of_the_boxes() -> None:
+    gray = np.full((90, 120), 100, np.uint8)
+    gray[10:20, 5:25] = 160
+    boxes = np.array([[5, 10, 20, 10], [15.2, 9.6, 10, 10.4], [100, 70, 4.4, 5]])
+    assert box_attributes(gray, boxes, "Bright scratch") == {
+        "Defect type": "Bright scratch",
+        "Shape": "unclear",
+        "Direction": "none",
+        "Spatial Distribution": "scattered",
+        "Number of Defects": "three",
+        "Position": [["top-left", round(200 / 220, 6)], ["bottom-right", round(20 / 220, 6)]],
+        "Scale": "small",
+        "Polarity": "bright",
+        "Saliency": "high",
+    }
+
+
+def test_boxes_are_clipped_to_the_image_but_not_to_nothing() -> None:
+    gray = np.zeros((30, 30), np.uint8)
+    assert box_attributes(gray, np.array([[-5, -5, 8, 8.0]]), "Patches")["Position"] == [["top-left", 1.0]]
+    thin = box_attributes(gray, np.array([[12.2, 0, 0.1, 30]]), "Patches")
+    assert (thin["Spatial Distribution"], thin["Scale"]) == ("isolated", "medium")
+    for outside in ([[40, 40, 5, 5]], [[-9, 0, 5, 5]], []):
+        with pytest.raises(ValueError, match="no box touches the image"):
+            box_attributes(gray, np.array(outside), "Patches")

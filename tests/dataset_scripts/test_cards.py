@@ -5,7 +5,9 @@ from datasets import Features, Value
 
 from defect_hub.dataset_scripts.cards import ConfigFacts, DatasetFacts, render_card
 
-FEATURES = Features({"label": Value("string"), "text": Value("string")})
+TEXT = Value("string")
+FEATURES = Features({"label": TEXT, "t0": TEXT})
+FILES = {"train": ["data/default/train-*.parquet"], "val": ["data/default/val-*.parquet", "data/seen/val-*.parquet"]}
 
 
 def render(**changes: object) -> tuple[dict, str]:
@@ -13,15 +15,18 @@ def render(**changes: object) -> tuple[dict, str]:
         "name": "steel",
         "digest": "d1",
         "configs": {
-            "default": ConfigFacts("default", FEATURES, {"train": (3, 90), "val": (1, 30)}),
-            "labels": ConfigFacts("default", Features({"label": Value("string")}), {"train": (3, 9), "val": (1, 3)}),
+            "default": ConfigFacts(FILES, FEATURES, (), (), {"train": (3, 90), "val": (1, 30)}),
+            "texts": ConfigFacts(
+                FILES, Features({"t0": TEXT}), ("t0",), (("t0", "!=", ""),), {"train": (3, 9), "val": (1, 3)}
+            ),
         },
         "class_names": ["Crack", "Dent", "Never seen"],
         "counts": {"train": Counter(Crack=2, Dent=1), "val": Counter(Crack=1)},
-        "totals": Counter(defective=4, annotated=3, T0=4),
+        "totals": Counter(defective=4, mask=3, t0=4),
         "warnings": ["a/b: odd"],
     }
-    template = "$name $images $defective $annotated\n$counts\n$configs\n$texts\n$fields\n$notes\n$digest\n"
+    sections = ("counts", "configs", "texts", "fields", "notes", "agreement", "duplicates", "digest")
+    template = "$name $images $defective $annotated\n" + "".join(f"${section}\n" for section in sections)
     card = render_card(template, {"license": "other"}, DatasetFacts(**{**facts, **changes}))  # type: ignore[arg-type]
     _, front, body = card.split("---\n", 2)
     return yaml.safe_load(front), body
@@ -29,11 +34,15 @@ def render(**changes: object) -> tuple[dict, str]:
 
 def test_front_matter_selects_columns_and_states_sizes() -> None:
     front, _ = render()
-    default, labels = front["configs"]
+    default, texts = front["configs"]
     assert default["default"] is True
     assert "columns" not in default
-    assert labels["columns"] == ["label"]
-    assert labels["data_files"] == default["data_files"]
+    assert (texts["columns"], texts["filters"]) == (["t0"], [[["t0", "!=", ""]]])
+    assert texts["data_files"] == default["data_files"]
+    assert default["data_files"] == [
+        {"split": "train", "path": "data/default/train-*.parquet"},
+        {"split": "val", "path": FILES["val"]},
+    ]
     assert front["dataset_info"][1]["splits"] == [
         {"name": "train", "num_bytes": 9, "num_examples": 3},
         {"name": "val", "num_bytes": 3, "num_examples": 1},
@@ -54,3 +63,19 @@ def test_body_states_what_was_counted() -> None:
     assert "Never seen" not in body
     assert "- a/b: odd" in body
     assert "None." in render(warnings=[])[1]
+
+
+def test_body_says_what_was_skipped_compared_and_doubled() -> None:
+    _, body = render()
+    assert "No attributes were given" in body
+    assert "Nobody looked for duplicates" in body
+    _, body = render(
+        skipped=["a.jpg: mask: is missing"],
+        totals=Counter(compared=3),
+        disagreements=[("a", "Scale: released small, measured medium"), ("a", "Position: other"), ("b", "Scale: x")],
+        duplicates={"groups": 2, "images": 5, "across": 1, "moved": 1, "conflicts": 0, "near pairs": 4},
+    )
+    assert "- skipped: a.jpg: mask: is missing" in body
+    assert "2 images differ from the given values (Scale 2, Position 1)" in body
+    assert "5 images lie in 2 groups" in body
+    assert "(near pairs 4); 1 groups straddle" in body

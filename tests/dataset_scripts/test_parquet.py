@@ -1,18 +1,32 @@
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Features, Image, Value
 
 from defect_hub.dataset_scripts.parquet import ROW_GROUP, ShardWriter
+from defect_hub.dataset_scripts.schema import View
 
 FEATURES = Features({"image": Image(), "label": ClassLabel(names=["a", "b"]), "text": Value("string")})
 
 
+VIEWS = {"all": View(), "texts": View(("text",), (("text", "!=", ""),))}
+
+
+def table(start: int, end: int) -> pa.Table:
+    """Rows of which every third has a text."""
+    rows = [
+        {"image": {"path": f"{i}.png", "bytes": b"x" * 1000}, "label": i % 2, "text": None if i % 3 else "abc"}
+        for i in range(start, end)
+    ]
+    return pa.Table.from_pylist(rows, schema=FEATURES.arrow_schema)
+
+
 def write(folder: Path, rows: int, **options: int) -> ShardWriter:
-    with ShardWriter(folder, "train", FEATURES, **options) as writer:
-        for i in range(rows):
-            writer.write({"image": {"path": f"{i}.png", "bytes": b"x" * 1000}, "label": i % 2, "text": None})
+    with ShardWriter(folder, "train", FEATURES, VIEWS, **options) as writer:
+        for start in range(0, rows, 70):
+            writer.write(table(start, min(start + 70, rows)))
     return writer
 
 
@@ -21,8 +35,10 @@ def test_row_groups_and_stored_features(tmp_path: Path) -> None:
     file = pq.ParquetFile(tmp_path / "train-00000-of-00001.parquet")
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [ROW_GROUP, ROW_GROUP, 50]
     assert Features.from_arrow_schema(file.schema_arrow) == FEATURES
-    assert writer.num_examples == 250
-    assert writer.column_bytes["image"] >= 250_000
+    assert file.read()["image"].to_pylist() == table(0, 250)["image"].to_pylist()
+    assert writer.num_rows == 250
+    assert writer.rows == {"all": 250, "texts": 84}
+    assert writer.sizes["all"] > 250_000 > 84 * 8 > writer.sizes["texts"] >= 84 * 3
 
 
 def test_shards_stay_below_the_bound(tmp_path: Path) -> None:
@@ -31,13 +47,13 @@ def test_shards_stay_below_the_bound(tmp_path: Path) -> None:
     assert [pq.read_table(path).num_rows for path in sorted(tmp_path.iterdir())] == [100, 100, 50]
 
 
-def test_no_rows_give_a_readable_shard(tmp_path: Path) -> None:
+def test_no_rows_leave_no_shard(tmp_path: Path) -> None:
     write(tmp_path, 0)
-    assert pq.read_table(tmp_path / "train-00000-of-00001.parquet").num_rows == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_error_leaves_no_finished_rows(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), ShardWriter(tmp_path, "train", FEATURES) as writer:
-        writer.write({"image": None, "label": 0, "text": "x"})
+    with pytest.raises(RuntimeError), ShardWriter(tmp_path, "train", FEATURES, VIEWS) as writer:
+        writer.write(table(0, 3))
         raise RuntimeError
     assert pq.read_table(tmp_path / "train-00000-of-00001.parquet").num_rows == 0

@@ -1,3 +1,4 @@
+import hashlib
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -6,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from defect_hub.dataset_scripts.attributes import mask_attributes
+from defect_hub.dataset_scripts.readers.boxes import Box
 from defect_hub.dataset_scripts.readers.errors import DataError
-from defect_hub.dataset_scripts.records import Sample, Source, make_record, mask_objects
-from defect_hub.dataset_scripts.schema import record_features
+from defect_hub.dataset_scripts.records import Sample, Source, make_record
+from defect_hub.dataset_scripts.schema import TEXT_LEVELS, record_features
 
 SOURCE = Source("MT", "magnetic tile", "electronics", "other", False, "seed42", "composed")
 
@@ -26,32 +29,38 @@ def sample(tmp_path: Path) -> Sample:
 
 
 def test_defective_record_is_complete(sample: Sample) -> None:
-    record, warnings = make_record(sample)
+    found = make_record(sample)
+    record = found.row
     assert set(record) == set(record_features(["Blowhole"]))
-    assert warnings == []
+    assert (found.warnings, found.disagreements) == ([], None)
+    assert record["sha256"] == record["source_sha256"] == hashlib.sha256(sample.image.read_bytes()).hexdigest()
+    assert record["annotation"] == "mask"
+    assert record["mask"]["bytes"] == sample.mask.read_bytes()  # type: ignore[union-attr]
     assert (record["width"], record["height"]) == (90, 60)
     assert record["image"] == {"path": "a.png", "bytes": sample.image.read_bytes()}
     assert record["objects"] == [{"bbox": [5, 5, 4, 5], "category": "Blowhole", "area": 20, "iscrowd": False}]
     assert np.asarray(Image.open(io.BytesIO(record["mask"]["bytes"]))).sum() == 20 * 255
     assert record["attributes"]["position"] == [{"cell": "top-left", "fraction": 1.0}]
-    assert record["descriptions"]["T0"] == "A photo of magnetic tile defect: Blowhole."
-    assert record["descriptions"]["T1"] is None
-    assert record["descriptions"]["T4"].startswith("A magnetic tile with a tiny dark ")
+    assert record["t0"] == "A photo of magnetic tile defect: Blowhole."
+    assert record["t1"] is None
+    assert record["t4"].startswith("A tiny dark blowhole is observed on the magnetic tile.")
     answer = "Yes, there is a tiny dark blowhole in the top left of the magnetic tile."
     assert [turn["value"] for turn in record["conversation"]] == ["Is there any defect in this image?", answer]
 
 
 def test_given_texts_and_attributes_win(sample: Sample) -> None:
-    given, _ = make_record(replace(sample, texts={"T4": "As released."}, cause="dust"))
-    assert given["descriptions"]["T4"] == "As released."
-    assert given["descriptions"]["T3"].startswith("Defect type: Blowhole; ")
+    parts = {"name": "Blowhole", "visual_attributes": "round holes", "cause": "dust"}
+    given = make_record(replace(sample, texts={"t4": "As released."}, class_description=parts)).row
+    assert given["t4"] == "As released."
+    assert given["t3"].startswith("Defect type: Blowhole; ")
+    assert given["class_description"] == parts
     assert given["conversation"][1]["value"].endswith("Likely cause: dust.")
 
 
 def test_normal_image(sample: Sample) -> None:
-    record, _ = make_record(replace(sample, mask=None, class_name="Free", is_defective=False))
+    record = make_record(replace(sample, mask=None, class_name="Free", is_defective=False)).row
     assert (record["mask"], record["attributes"], record["objects"]) == (None, None, [])
-    assert record["descriptions"]["T4"] == "A magnetic tile without defects."
+    assert record["t4"] == "A magnetic tile without defects."
     assert record["conversation"][1]["value"] == "No, the magnetic tile shows no defect."
 
 
@@ -63,7 +72,8 @@ def test_normal_image_with_a_marked_mask_is_refused(sample: Sample) -> None:
 def test_empty_mask_of_a_defect_means_not_annotated(sample: Sample) -> None:
     assert sample.mask is not None
     Image.new("L", (90, 60)).save(sample.mask)
-    record, warnings = make_record(sample)
+    found = make_record(sample)
+    record, warnings = found.row, found.warnings
     assert (record["mask"], record["attributes"], record["is_defective"]) == (None, None, True)
     assert len(warnings) == 1
     assert "MT/a: empty mask" in warnings[0]
@@ -72,14 +82,55 @@ def test_empty_mask_of_a_defect_means_not_annotated(sample: Sample) -> None:
 
 
 def test_unknown_state_claims_nothing(sample: Sample) -> None:
-    record, _ = make_record(replace(sample, mask=None, is_defective=None))
+    record = make_record(replace(sample, mask=None, is_defective=None)).row
     assert (record["is_defective"], record["conversation"]) == (None, [])
-    assert set(record["descriptions"].values()) == {None}
+    assert {record[level] for level in TEXT_LEVELS} == {None}
 
 
-def test_objects_are_eight_connected() -> None:
-    mask = np.zeros((8, 8), bool)
-    mask[[1, 2, 3], [1, 2, 3]] = True
-    mask[6, 6] = True
-    objects = mask_objects(mask, "Crack")
+def test_objects_are_eight_connected(sample: Sample) -> None:
+    mask = np.zeros((60, 90), np.uint8)
+    mask[[1, 2, 3], [1, 2, 3]] = 255
+    mask[6, 6] = 255
+    Image.fromarray(mask).save(sample.mask)  # type: ignore[arg-type]
+    objects = make_record(sample).row["objects"]
     assert [(item["bbox"], item["area"]) for item in objects] == [([1, 1, 3, 3], 3), ([6, 6, 1, 1], 1)]
+
+
+def test_resized_images_masks_and_boxes_agree(sample: Sample) -> None:
+    record = make_record(replace(sample, size=(180, 180))).row
+    image = Image.open(io.BytesIO(record["image"]["bytes"]))
+    assert (image.format, image.mode, image.size) == ("PNG", "L", (180, 180))
+    assert (record["width"], record["height"], record["image"]["path"]) == (180, 180, "a.png")
+    assert record["sha256"] == hashlib.sha256(record["image"]["bytes"]).hexdigest()
+    assert record["source_sha256"] == hashlib.sha256(sample.image.read_bytes()).hexdigest()
+    mask = np.asarray(Image.open(io.BytesIO(record["mask"]["bytes"]))) > 0
+    assert np.array_equal(mask.nonzero()[0][[0, -1]], [15, 29])
+    assert np.array_equal(np.unique(mask.nonzero()[1])[[0, -1]], [10, 17])
+    boxed = make_record(replace(sample, size=(180, 180), mask=None, boxes=[Box("Blowhole", 5, 5, 4, 5)])).row
+    assert boxed["annotation"] == "boxes"
+    assert boxed["mask"] is None
+    assert boxed["objects"] == [{"bbox": [10, 15, 8, 15], "category": "Blowhole", "area": 120, "iscrowd": False}]
+    for key in ("number_of_defects", "position", "scale", "polarity", "saliency"):
+        assert boxed["attributes"][key] == record["attributes"][key]
+    assert boxed["attributes"]["shape"] == "unclear"
+
+
+def test_boxes_of_another_class_give_objects_and_no_attributes(sample: Sample) -> None:
+    record = make_record(replace(sample, mask=None, boxes=[Box("Crack", 5, 5, 4, 5)])).row
+    assert [item["category"] for item in record["objects"]] == ["Crack"]
+    assert record["attributes"] is None
+
+
+def test_given_attributes_are_compared_with_the_mask(sample: Sample) -> None:
+    gray, mask = (np.asarray(Image.open(path)) for path in (sample.image, sample.mask))  # type: ignore[arg-type]
+    given = mask_attributes(gray, mask > 127, "Blowhole")
+    assert make_record(replace(sample, attributes=given)).disagreements == []
+    found = make_record(replace(sample, attributes={**given, "Scale": "large"}))
+    assert found.disagreements == ["Scale: released large, measured tiny"]
+    assert found.row["attributes"]["scale"] == "large"
+
+
+def test_colour_is_kept_where_there_is_any(sample: Sample) -> None:
+    Image.new("RGB", (90, 60), (200, 10, 10)).save(sample.image)
+    record = make_record(replace(sample, mask=None, size=(32, 32))).row
+    assert Image.open(io.BytesIO(record["image"]["bytes"])).getpixel((3, 3)) == (200, 10, 10)

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from defect_hub.dataset_scripts.splits import assign_splits, split_sizes
+from defect_hub.dataset_scripts.splits import assign_splits, draw_shots, seen_in_train, split_sizes
 
 
 def images(category: str, count: int) -> list[tuple[str, str, str]]:
@@ -55,3 +55,35 @@ def test_equal_bytes_share_a_split_across_categories() -> None:
     copies = [(f"copy of {image_id}", "dent", sha256) for image_id, _, sha256 in items[:30]]
     split_of = assign_splits(items + copies)
     assert all(split_of[image_id] == split_of[f"copy of {image_id}"] for image_id, _, _ in items[:30])
+
+
+def test_images_with_a_twin_in_train_count_as_seen() -> None:
+    split_of = ["train", "val", "val", "val", "train", "val"]
+    assert seen_in_train(split_of, [[0, 1], [2, 3], [0, 4, 5]]) == {1, 5}
+    assert seen_in_train(split_of, []) == set()
+
+
+def drawn(
+    labels: list[str], split_of: list[str], groups: list[list[int]], shots: int, seed: int = 42
+) -> dict[int, int]:
+    hashes = [hashlib.sha256(str(row).encode()).hexdigest() for row in range(len(labels))]
+    return draw_shots(hashes, labels, split_of, groups, shots, seed)
+
+
+def test_shots_are_nested_and_come_from_train_alone() -> None:
+    labels = ["crack", "dent"] * 30
+    split_of = ["train"] * 40 + ["val"] * 20
+    eight = drawn(labels, split_of, [], 8)
+    assert Counter(labels[row] for row in eight) == {"crack": 8, "dent": 8}
+    assert {split_of[row] for row in eight} == {"train"}
+    for shots in (1, 2, 4):
+        assert drawn(labels, split_of, [], shots) == {row: rank for row, rank in eight.items() if rank < shots}
+    assert drawn(labels, split_of, [], 8, seed=1) != eight
+
+
+def test_shots_hold_no_duplicates_and_none_of_a_group_that_straddles() -> None:
+    split_of = ["train"] * 6 + ["val"]
+    found = drawn(["crack"] * 7, split_of, [[0, 1, 2], [3, 6]], 8)
+    assert len(found) == 3
+    assert {4, 5} < set(found)
+    assert not {3, 6} & set(found)

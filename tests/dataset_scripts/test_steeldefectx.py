@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from defect_hub.dataset_scripts.readers.errors import DataError
-from defect_hub.dataset_scripts.records import make_record
+from defect_hub.dataset_scripts.records import Sample, make_record
 from defect_hub.dataset_scripts.steeldefectx.build import SOURCE, build_steeldefectx
 from defect_hub.dataset_scripts.steeldefectx.release import load_classes, read_release
 
@@ -68,23 +68,36 @@ def edit_entry(raw: Path, **changes: Any) -> None:
     text_file.write_text(json.dumps(entries))
 
 
-def test_label_space_is_the_paper_s_with_the_normal_class_behind() -> None:
-    assert list(load_classes(with_normal=False).causes) == PAPER_CLASSES
-    assert list(load_classes(with_normal=True).causes) == [*PAPER_CLASSES, "Normal surface"]
+def read(raw: Path) -> tuple[dict[str, list[Sample]], list[DataError]]:
+    return read_release(raw, load_classes(), SOURCE)
+
+
+def test_label_space_is_the_paper_s_and_normal_only_where_it_occurs(defects_only: Path) -> None:
+    assert load_classes().label_space(read(defects_only)[0]) == PAPER_CLASSES
+
+
+def test_normal_surfaces_stand_behind_the_paper_s_classes(release: Path) -> None:
+    assert load_classes().label_space(read(release)[0]) == [*PAPER_CLASSES, "Normal surface"]
 
 
 def test_rows_carry_the_release_s_texts(defects_only: Path) -> None:
-    splits, problems = read_release(defects_only, load_classes(with_normal=False), SOURCE)
+    splits, problems = read(defects_only)
     assert problems == []
     entries = {entry["image_name"]: entry for entry in json.loads((defects_only / "train-text.json").read_text())}
     classes = json.loads((defects_only / "class_descriptions.json").read_text())
     for sample in splits["train"]:
-        record, _ = make_record(sample)
+        found = make_record(sample)
+        record = found.row
+        assert found.disagreements == []
         entry = entries[record["image"]["path"]]
         assert record["label"] == entry["class_name"]
-        assert record["descriptions"]["T1"] == classes[entry["class_name"]]
-        assert record["descriptions"]["T2"] == entry["natural_language_description"]
-        assert record["descriptions"]["T4"] == entry["template_sentence"]
+        assert record["t1"] == classes[entry["class_name"]]
+        visual, cause = classes[entry["class_name"]].split(", which shows ")[1].removesuffix(".").split(" caused by ")
+        parts = {"name": entry["class_name"], "visual_attributes": visual, "cause": cause}
+        assert record["class_description"] == parts
+        assert record["conversation"][1]["value"].endswith(f"Likely cause: {cause}.")
+        assert record["t2"] == entry["natural_language_description"]
+        assert record["t4"] == entry["template_sentence"]
         assert record["attributes"]["number_of_defects"] == entry["structured_attributes"]["Number of Defects"]
         positions = [[p["cell"], p["fraction"]] for p in record["attributes"]["position"]]
         assert positions == entry["structured_attributes"]["Position"]
@@ -94,8 +107,8 @@ def test_rows_carry_the_release_s_texts(defects_only: Path) -> None:
 
 def test_template_slip_is_mended(defects_only: Path) -> None:
     edit_entry(defects_only, template_sentence="A tiny bright Bright scratch is observed on the bright steel.")
-    splits, _ = read_release(defects_only, load_classes(with_normal=False), SOURCE)
-    texts = {sample.texts["T4"] for sample in splits["train"]}
+    splits, _ = read(defects_only)
+    texts = {sample.texts["t4"] for sample in splits["train"]}
     assert "A tiny Bright scratch is observed on the bright steel." in texts
 
 
@@ -143,6 +156,46 @@ def missing_attribute(raw: Path) -> None:
     edit_entry(raw, structured_attributes={"Shape": "linear"})
 
 
+def missing_key(raw: Path) -> None:
+    entries = json.loads((raw / "train-text.json").read_text())
+    del entries[0]["template_sentence"]
+    (raw / "train-text.json").write_text(json.dumps(entries))
+
+
+def unknown_key(raw: Path) -> None:
+    edit_entry(raw, comment="nice", bbox=[1, 2])
+
+
+def no_text(raw: Path) -> None:
+    edit_entry(raw, natural_language_description=7)
+
+
+def odd_position(raw: Path) -> None:
+    entry = json.loads((raw / "train-text.json").read_text())[0]
+    edit_entry(raw, structured_attributes={**entry["structured_attributes"], "Position": [["upper left", 1.0]]})
+
+
+def two_entries(raw: Path) -> None:
+    entries = json.loads((raw / "train-text.json").read_text())
+    (raw / "train-text.json").write_text(json.dumps([*entries, entries[0]]))
+
+
+def edit_description(raw: Path, sentence: str | None) -> None:
+    file = raw / "class_descriptions.json"
+    descriptions = json.loads(file.read_text())
+    name = json.loads((raw / "train-text.json").read_text())[0]["class_name"]
+    descriptions.pop(name)
+    file.write_text(json.dumps(descriptions if sentence is None else {**descriptions, name: sentence}))
+
+
+def undescribed_class(raw: Path) -> None:
+    edit_description(raw, None)
+
+
+def odd_description(raw: Path) -> None:
+    edit_description(raw, "It is a defect.")
+
+
 def malformed_json(raw: Path) -> None:
     (raw / "val-text.json").write_text("[{")
 
@@ -164,7 +217,14 @@ def empty_folder(raw: Path) -> None:
         (missing_entry, r"\.jpg: text: has no entry in train-text\.json"),
         (entry_without_image, r"train-text\.json: zzz\.jpg: has an entry but no image"),
         (wrong_class, r"train-text\.json: .*\.jpg: class_name: 'Scratchy' is not a class"),
-        (missing_attribute, r"structured_attributes: has missing or unknown keys"),
+        (missing_attribute, r"structured_attributes: lacks Defect type, Direction"),
+        (missing_key, r"train-text\.json: .*\.jpg: entry: lacks template_sentence\. Give exactly the keys"),
+        (unknown_key, r"train-text\.json: .*\.jpg: entry: has unknown bbox, comment\."),
+        (no_text, r"natural_language_description: is not a text"),
+        (odd_position, r"structured_attributes: Position: is no list of cells with fractions"),
+        (two_entries, r"\.jpg: has two entries"),
+        (undescribed_class, r"class_descriptions\.json: .*: has no description"),
+        (odd_description, r"class_descriptions\.json"),
         (malformed_json, r"val-text\.json: JSON: malformed"),
         (empty_folder, r"val: folder: holds no"),
     ],
@@ -205,7 +265,7 @@ def test_one_stem_may_occur_in_both_splits(defects_only: Path) -> None:
     entry = next(e for e in json.loads((defects_only / "val-text.json").read_text()) if stem in e["image_name"])
     train = json.loads((defects_only / "train-text.json").read_text())
     (defects_only / "train-text.json").write_text(json.dumps([*train, entry]))
-    splits, problems = read_release(defects_only, load_classes(with_normal=False), SOURCE)
+    splits, problems = read(defects_only)
     assert problems == []
     ids = {sample.image_id for samples in splits.values() for sample in samples}
     assert {f"train/{stem}", f"val/{stem}"} <= ids

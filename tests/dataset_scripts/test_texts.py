@@ -1,9 +1,13 @@
 """Sentences composed from attributes."""
 
+import re
+from importlib.resources import files
 from typing import Any
 
 import pytest
+import yaml
 
+from defect_hub.dataset_scripts.attributes import SHAPES
 from defect_hub.dataset_scripts.texts import (
     DIAGNOSIS_QUESTION,
     attribute_line,
@@ -13,6 +17,7 @@ from defect_hub.dataset_scripts.texts import (
     plural,
     t0,
     template_sentence,
+    without_doubled_polarity,
 )
 
 
@@ -83,14 +88,64 @@ def test_plural() -> None:
     assert [plural(noun) for noun in nouns] == ["patches", "scratches", "inclusions", "assays", "bodies", "masses"]
 
 
-def test_template_sentence() -> None:
+def test_template_sentence_of_one_defect() -> None:
     assert template_sentence(attributes()) == (
-        "A steel surface with a small linear dark scratch, running vertically, isolated, "
-        "mainly in the top left, with high saliency."
+        "A small dark scratch is observed on the steel surface. It has a linear shape. "
+        "It extends in a vertical direction. The defect is isolated, consisting of one region, "
+        "located at the top left and the middle left. The defect exhibits high saliency."
     )
-    assert template_sentence(BLOWHOLES) == (
-        "A steel surface with three tiny dark spot-like blowholes, isolated, in the center, with high saliency."
+
+
+def test_template_sentence_of_several_defects() -> None:
+    row = BLOWHOLES | {"Shape": "irregular", "Spatial Distribution": "clustered", "Polarity": "neutral"}
+    assert template_sentence(row, "magnetic tile") == (
+        "Tiny blowholes are observed on the magnetic tile. They have an irregular shape. The defects are clustered, "
+        "consisting of three regions, located at the center. The defects exhibit high saliency."
     )
+
+
+def test_template_sentence_leaves_out_what_is_unclear() -> None:
+    row = attributes(Shape="unclear", Direction="none", Spatial_Distribution="unclear", Position=[])
+    assert template_sentence(row) == (
+        "A small dark scratch is observed on the steel surface. The defect consists of one region. "
+        "The defect exhibits high saliency."
+    )
+    assert "The defects consist of two regions." in template_sentence(row | {"Number of Defects": "two"})
+
+
+def test_template_sentence_says_mainly_where_other_cells_hold_some() -> None:
+    row = attributes(Position=[["center", 0.6], ["top-right", 0.3], ["top-left", 0.1]])
+    assert "consisting of one region, mainly located at the center and the top right." in template_sentence(row)
+
+
+CLASSES = yaml.safe_load((files("defect_hub.dataset_scripts.steeldefectx") / "classes.yaml").read_text("utf-8"))
+FAULTS = re.compile(r"\b[Aa] [aeiou]|\b[Aa]n [^aeiou]|\b(\w+) \1\b|\(s\)|bright dark|dark bright|[a-z,] [A-Z]|  ")
+
+
+@pytest.mark.parametrize("name", [row["name"] for row in CLASSES["classes"]])
+@pytest.mark.parametrize("count", ["one", "two", "five", "multiple"])
+def test_template_sentences_are_english(name: str, count: str) -> None:
+    many = count != "one"
+    plurals = [" are observed", "They have ", "The defects are scattered", " regions", "The defects exhibit "]
+    singulars = [" is observed", "It has ", "The defect is isolated", "one region,", "The defect exhibits "]
+    for polarity in ("bright", "dark", "neutral"):
+        for shape in SHAPES:
+            row = attributes(Defect_type=name, Polarity=polarity, Scale="extensive", Shape=shape)
+            row |= {"Number of Defects": count, "Spatial Distribution": "scattered" if many else "isolated"}
+            sentence = template_sentence(row)
+            assert not FAULTS.search(sentence), sentence
+            assert all((word in sentence) == many for word in plurals)
+            assert all((word in sentence) != many for word in singulars)
+            subject = sentence.split(" are observed" if many else " is observed")[0]
+            assert subject.startswith("Extensive " if many else "An extensive ")
+            assert subject.endswith("s") == many
+
+
+def test_doubled_polarity_is_mended() -> None:
+    slip = "A tiny bright Bright scratch is observed on the bright steel. Dark dark scratches."
+    assert without_doubled_polarity(slip) == "A tiny Bright scratch is observed on the bright steel. dark scratches."
+    clear = "A dark Bright scratch is bright brightly."
+    assert without_doubled_polarity(clear) == clear
 
 
 def test_attribute_line() -> None:

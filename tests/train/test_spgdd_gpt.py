@@ -15,7 +15,15 @@ from transformers import AutoModel, AutoProcessor
 from defect_hub.train.data import load_split
 from defect_hub.train.evaluation import data_fingerprint
 from defect_hub.train.loop import INTERRUPTED_EXIT_CODE
-from defect_hub.train.spgdd_gpt import SpgddGptRecipe, build_model, freeze, main, parse_recipe, split_rows
+from defect_hub.train.spgdd_gpt import (
+    SpgddGptRecipe,
+    build_model,
+    check_apart,
+    freeze,
+    main,
+    parse_recipe,
+    split_rows,
+)
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "train/spgdd_gpt.py"
@@ -75,6 +83,13 @@ def test_calibration_images_are_not_trained_on(steelsynth):
     assert set(train["sha256"]).isdisjoint(calibration["sha256"])
     train, calibration = split_rows(SpgddGptRecipe(data=str(steelsynth), calibration_split="val"))
     assert (len(train), len(calibration)) == (28, 12)
+
+
+def test_one_split_under_two_names_cannot_calibrate_and_report(rows):
+    recipe = SpgddGptRecipe(calibration_split="val", eval_split="test")
+    with pytest.raises(ValueError, match="calibration_split 'val' and eval_split 'test' are the same images"):
+        check_apart(recipe, rows, rows)
+    check_apart(recipe, rows.select(range(4)), rows)
 
 
 def test_freezing_leaves_the_new_parts(rows, tiny_checkpoint):

@@ -70,8 +70,27 @@ def test_file_that_is_no_image(tmp_path: Path) -> None:
 def test_mask_threshold_halves_grey_edges(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(np.array([[0, 127, 128, 255]], np.uint8)).save(path)
-    assert read_mask(path, (4, 1)).tolist() == [[False, False, True, True]]
-    assert read_mask(path, (4, 1), threshold=0).tolist() == [[False, True, True, True]]
+    mask = read_mask(path, (4, 1))
+    assert mask.defect.tolist() == [[False, False, True, True]]
+    assert mask.gray.tolist() == [[0, 127, 128, 255]]
+    assert np.asarray(Image.open(io.BytesIO(mask.data))).tolist() == [[0, 0, 255, 255]]
+
+
+def test_binary_mask_keeps_its_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.array([[0, 255], [255, 0]], np.uint8)).save(path, compress_level=9)
+    assert read_mask(path, (2, 2)).data == path.read_bytes()
+
+
+def test_resizing_is_symmetric_and_says_what_was_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    pixels = np.random.default_rng(0).integers(0, 255, (50, 70), dtype=np.uint8)
+    Image.fromarray(np.stack([pixels] * 3, -1)).save(path)
+    image = read_image(path, (64, 32))
+    assert (image.gray.shape, image.source_size, image.name) == ((32, 64), (70, 50), "a.png")
+    assert Image.open(io.BytesIO(image.data)).mode == "L"
+    Image.fromarray(pixels[::-1, ::-1]).save(path)
+    assert np.array_equal(read_image(path, (64, 32)).gray[::-1, ::-1], image.gray)
 
 
 def test_mask_of_another_size_and_missing_mask(tmp_path: Path) -> None:

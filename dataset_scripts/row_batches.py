@@ -1,0 +1,132 @@
+"""Rows made in worker processes, and kept on disk until it is known into which file each belongs."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import ClassLabel, Features
+from numpy.typing import NDArray
+from PIL import Image
+
+from defect_hub.dataset_scripts.fingerprints import Fingerprint, fingerprint
+from defect_hub.dataset_scripts.readers.errors import DataError
+from defect_hub.dataset_scripts.records import Sample, make_record
+
+
+@dataclass(frozen=True)
+class RowBatch:
+    """What became of some samples.
+
+    Attributes:
+        table: Their rows, labels as ids.
+        digests: SHA-256 of each row's content.
+        fingerprints: Of each row's image, if asked for.
+        comparisons: For each row, how its given attributes differ from measured ones; None where none were given.
+        warnings: What was left out of rows.
+        problems: Samples that gave no row.
+    """
+
+    table: pa.Table
+    digests: list[bytes] = field(default_factory=list)
+    fingerprints: list[Fingerprint] = field(default_factory=list)
+    comparisons: list[Sequence[str] | None] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    problems: list[DataError] = field(default_factory=list)
+
+    @property
+    def compared(self) -> int:
+        """Number of rows whose given attributes were compared with measured ones."""
+        return sum(lines is not None for lines in self.comparisons)
+
+    @property
+    def disagreements(self) -> list[tuple[str, str]]:
+        """(image id, what differs) of the rows whose given attributes differ."""
+        image_ids = self.table["image_id"].to_pylist()
+        return [(name, line) for name, lines in zip(image_ids, self.comparisons, strict=True) for line in lines or ()]
+
+
+def make_batch(samples: Sequence[Sample], features: Features, with_fingerprints: bool) -> RowBatch:
+    """Turn samples into rows; a bad one becomes a problem and costs the others nothing."""
+    label: ClassLabel = features["label"]
+    rows: list[dict[str, Any]] = []
+    batch = RowBatch(features.arrow_schema.empty_table())
+    for sample in samples:
+        try:
+            record = make_record(sample)
+        except DataError as error:
+            batch.problems.append(error)
+            continue
+        batch.digests.append(_digest(record.row))
+        if with_fingerprints:
+            batch.fingerprints.append(fingerprint(record.gray))
+        batch.warnings.extend(record.warnings)
+        batch.comparisons.append(record.disagreements)
+        rows.append({**record.row, "label": label.str2int(record.row["label"])})
+    return replace(batch, table=pa.Table.from_pylist(rows, schema=features.arrow_schema))
+
+
+def _digest(row: Mapping[str, Any]) -> bytes:
+    """SHA-256 of a row in which the image stands by its SHA-256, which is a column."""
+    mask = row["mask"] and hashlib.sha256(row["mask"]["bytes"]).hexdigest()
+    content = {**row, "image": row["image"]["path"], "mask": mask}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
+
+
+@dataclass
+class Spool:
+    """Rows in an Arrow file, written once and then read in place; use as a context manager, which removes the file."""
+
+    path: Path
+    schema: pa.Schema
+    _ends: list[int] = field(default_factory=list)
+    _reader: pa.ipc.RecordBatchFileReader | None = None
+
+    def __enter__(self) -> Spool:
+        self._writer = pa.ipc.new_file(self.path, self.schema)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()
+        self._reader = None
+        self.path.unlink(missing_ok=True)
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def append(self, table: pa.Table) -> None:
+        """Add rows."""
+        for batch in table.combine_chunks().to_batches():
+            self._writer.write_batch(batch)
+            self._ends.append(len(self) + len(batch))
+
+    def finish(self) -> None:
+        """End writing; the rows can be read from here on."""
+        self._writer.close()
+        self._reader = pa.ipc.open_file(pa.memory_map(str(self.path)))
+
+    def tables(self) -> Iterator[tuple[int, pa.Table]]:
+        """The rows in pieces, each with the number of its first row."""
+        assert self._reader is not None
+        for number, end in enumerate(self._ends):
+            batch = self._reader.get_batch(number)
+            yield end - len(batch), pa.Table.from_batches([batch])
+
+    def gray(self, row: int) -> NDArray[np.uint8]:
+        """Gray values (H, W) of the image of a row."""
+        assert self._reader is not None
+        number = bisect_right(self._ends, row)
+        batch = self._reader.get_batch(number)
+        image = batch.column("image")[row - self._ends[number] + len(batch)]
+        return np.asarray(Image.open(io.BytesIO(image["bytes"].as_py())).convert("L"))

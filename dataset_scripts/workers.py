@@ -1,0 +1,46 @@
+"""Work in several processes with results in order and bounded memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+from threadpoolctl import threadpool_limits
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+    """Like `map`, in worker processes of one thread each; at most two items a worker are in flight.
+
+    The threads of linear algebra would spin against the other workers, and results would pile up in memory.
+
+    Args:
+        function: A function that pickles.
+        items: Its arguments.
+        workers: Number of processes; with 1 the work is done here.
+    """
+    if workers == 1:
+        with threadpool_limits(1):
+            yield from map(function, items)
+        return
+    with ProcessPoolExecutor(workers, initializer=threadpool_limits, initargs=(1,)) as pool:
+        source = iter(items)
+        waiting: deque[Future[Result]] = deque(pool.submit(function, item) for item in islice(source, 2 * workers))
+        try:
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(pool.submit(function, item) for item in islice(source, 1))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` items, the last one perhaps shorter."""
+    source = iter(items)
+    while chunk := list(islice(source, size)):
+        yield chunk

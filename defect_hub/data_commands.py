@@ -1,0 +1,214 @@
+"""The verbs of `defect-hub data`. Imports of the builders wait until a verb needs them, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+TRANSFER_SETS = {"msd-cls": "MSD-Cls, ten classes of aluminium", "cgfsds-9": "CGFSDS-9, five classes of steel tubes"}
+
+
+def add_data_verbs(parser: argparse.ArgumentParser) -> None:
+    """Add all verbs; each sets `run`, a function of the parsed arguments."""
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    _add_build(verbs.add_parser("build", help="write a data set folder that load_dataset reads"))
+    _add_validate(verbs.add_parser("validate", help="check raw data or a built folder, and list all problems"))
+
+    audit = verbs.add_parser("audit", help="find equal and nearly equal images, flips and rotations included")
+    audit.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="built data sets, or folders of images")
+    audit.add_argument("--out", type=Path, metavar="JSON", help="also write all groups and pairs to this file")
+    _add_workers(audit)
+    audit.set_defaults(run=_audit)
+
+    stats = verbs.add_parser("stats", help="statistics and figures of a built folder, shown by its card")
+    stats.add_argument("folder", type=Path, help="a built data set folder")
+    stats.set_defaults(run=_stats)
+
+    prepare = verbs.add_parser("prepare", help='cache a built folder, so that load_dataset("NAME") works anywhere')
+    prepare.add_argument("folder", type=Path, help="a built data set folder; its name becomes the data set's name")
+    prepare.set_defaults(run=_prepare)
+
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
+    names = parser.add_subparsers(required=True, metavar="DATASET")
+    steeldefectx = names.add_parser(
+        "steeldefectx", help="SteelDefectX from its release, or from the sets it was made of"
+    )
+    _add_steeldefectx_raw(steeldefectx)
+    steeldefectx.set_defaults(run=_build_steeldefectx)
+
+    steelsynth = names.add_parser("steelsynth", help="generated steel surfaces; needs no data")
+    steelsynth.add_argument("--n", type=int, default=2000, help="number of images (default: %(default)s)")
+    steelsynth.add_argument("--seed", type=int, default=42, help="seed of the generator (default: %(default)s)")
+    steelsynth.set_defaults(run=_build_steelsynth)
+
+    tadd = names.add_parser("tadd", help="TADD subsets from the public sets' own folders")
+    _add_tadd_raw(tadd)
+    tadd.set_defaults(run=_build_tadd)
+
+    transfers = []
+    for name, title in TRANSFER_SETS.items():
+        transfers.append(names.add_parser(name, help=f"{title}: a test set for transfer"))
+        _add_transfer_raw(transfers[-1])
+        transfers[-1].set_defaults(run=_build_transfer, name=name)
+
+    for built in (steeldefectx, steelsynth, tadd, *transfers):
+        built.add_argument("--out", type=Path, required=True, help="folder to write; an earlier build is replaced")
+        _add_workers(built)
+    for built in (steeldefectx, tadd, *transfers):
+        built.add_argument("--skip-bad", action="store_true", help="leave out bad images and list them in the card")
+
+
+def _add_validate(parser: argparse.ArgumentParser) -> None:
+    names = parser.add_subparsers(required=True, metavar="DATASET")
+    steeldefectx = names.add_parser("steeldefectx", help="raw data of SteelDefectX")
+    _add_steeldefectx_raw(steeldefectx)
+    steeldefectx.set_defaults(run=_validate_steeldefectx)
+    tadd = names.add_parser("tadd", help="raw data of TADD subsets")
+    _add_tadd_raw(tadd)
+    tadd.set_defaults(run=_validate_tadd)
+    built = names.add_parser("built", help="a built folder: row counts, hashes, pictures")
+    built.add_argument("folder", type=Path, help="a built data set folder")
+    built.set_defaults(run=_validate_built)
+    for checked in (steeldefectx, tadd, built):
+        _add_workers(checked)
+
+
+def _add_steeldefectx_raw(parser: argparse.ArgumentParser) -> None:
+    raw = parser.add_mutually_exclusive_group(required=True)
+    raw.add_argument("--raw", metavar="RAW", help="release: a folder with train/, train_mask/, ..., or a Hub id")
+    raw.add_argument(
+        "--from-sources", type=Path, metavar="RAW", help="folder that holds the source sets (NEU, X-SDD, ...)"
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of the Hub id")
+    parser.add_argument("--skip-missing", action="store_true", help="go on without source sets that are not there")
+    parser.add_argument("--sources", type=Path, metavar="YAML", help="own table of the source sets")
+
+
+def _add_tadd_raw(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--raw", type=Path, required=True, help="the subset's folder, or the parent of several")
+    parser.add_argument("--subset", nargs="+", default=["MT"], metavar="NAME", help="subsets (default: MT)")
+
+
+def _add_transfer_raw(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--raw", type=Path, required=True, help="folder of the class folders")
+    parser.add_argument("--classes", nargs="+", metavar="FOLDER", help="class folders to take (default: all)")
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--workers", type=int, default=cores, help="processes (default: all %(default)s cores)")
+
+
+def _build_steeldefectx(args: argparse.Namespace) -> None:
+    if args.from_sources:
+        from defect_hub.dataset_scripts.steeldefectx.assembly import build_from_sources
+
+        _report(
+            build_from_sources(
+                args.from_sources,
+                args.out,
+                skip_missing=args.skip_missing,
+                sources=args.sources,
+                skip_bad=args.skip_bad,
+                workers=args.workers,
+            )
+        )
+        return
+    from defect_hub.dataset_scripts.steeldefectx.build import build_steeldefectx
+    from defect_hub.dataset_scripts.steeldefectx.hub import local_release
+
+    raw = local_release(args.raw, args.revision)
+    _report(build_steeldefectx(raw, args.out, skip_bad=args.skip_bad, workers=args.workers))
+
+
+def _build_steelsynth(args: argparse.Namespace) -> None:
+    from defect_hub.dataset_scripts.steelsynth.build import build_steelsynth
+
+    _report(build_steelsynth(args.out, args.n, args.seed, args.workers))
+
+
+def _build_tadd(args: argparse.Namespace) -> None:
+    from defect_hub.dataset_scripts.tadd.build import build_tadd
+
+    _report(build_tadd(args.raw, args.out, args.subset, skip_bad=args.skip_bad, workers=args.workers))
+
+
+def _build_transfer(args: argparse.Namespace) -> None:
+    from defect_hub.dataset_scripts.transfer.build import build_transfer
+
+    _report(
+        build_transfer(
+            args.name, args.raw, args.out, classes=args.classes, skip_bad=args.skip_bad, workers=args.workers
+        )
+    )
+
+
+def _validate_steeldefectx(args: argparse.Namespace) -> int:
+    from defect_hub.dataset_scripts.steeldefectx.release import load_classes
+    from defect_hub.dataset_scripts.validate import validate_samples
+
+    classes = load_classes()
+    if args.from_sources:
+        from defect_hub.dataset_scripts.steeldefectx.assembly import assemble_samples
+
+        found = assemble_samples(
+            args.from_sources, skip_missing=args.skip_missing, sources=args.sources, workers=args.workers
+        )
+        splits, problems = found.splits, found.problems
+    else:
+        from defect_hub.dataset_scripts.steeldefectx.build import SOURCE
+        from defect_hub.dataset_scripts.steeldefectx.hub import local_release
+        from defect_hub.dataset_scripts.steeldefectx.release import read_release
+
+        splits, problems = read_release(local_release(args.raw, args.revision), classes, SOURCE)
+    return _verdict(validate_samples(classes.label_space(splits), splits, problems, args.workers))
+
+
+def _validate_tadd(args: argparse.Namespace) -> int:
+    from defect_hub.dataset_scripts.tadd.build import class_names, read_tadd
+    from defect_hub.dataset_scripts.validate import validate_samples
+
+    splits, problems = read_tadd(args.raw, args.subset)
+    return _verdict(validate_samples(class_names(args.subset), splits, problems, args.workers))
+
+
+def _validate_built(args: argparse.Namespace) -> int:
+    from defect_hub.dataset_scripts.validate import validate_build
+
+    return _verdict(validate_build(args.folder, args.workers))
+
+
+def _audit(args: argparse.Namespace) -> None:
+    from defect_hub.dataset_scripts.audit import audit
+
+    report = audit(args.folders, workers=args.workers)
+    if args.out:
+        report.write(args.out)
+    _report(report)
+
+
+def _stats(args: argparse.Namespace) -> None:
+    from defect_hub.dataset_scripts.statistics import write_statistics
+
+    print(*write_statistics(args.folder), sep="\n")
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from defect_hub.dataset_scripts.prepare import prepare_cache
+
+    for config in prepare_cache(args.folder):
+        print(f'load_dataset("{args.folder.resolve().name}", "{config}")')
+
+
+def _report(report: Any) -> None:
+    """Print the lines of a report."""
+    print(*report.lines(), sep="\n")
+
+
+def _verdict(validation: Any) -> int:
+    """Print what a check found; the exit status says whether anything is wrong."""
+    _report(validation)
+    return 2 if validation.problems else 0
