@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from datasets import Features
 from tqdm import tqdm
 
@@ -173,7 +174,7 @@ def write_dataset(
     features = record_features(recipe.class_names)
     with replace_folder(out) as folder, Spool(folder / "rows.arrow", features.arrow_schema) as spool:
         rows = _Rows(recipe.class_names, problems=[*problems, *repeated_ids(splits)])
-        for split, batch in make_batches(without_repeats(splits), features, recipe.studies, workers):
+        for split, batch in make_batches(without_repeats(splits), spool.schema, recipe.studies, workers):
             rows.add(split, batch)
             spool.append(batch.table)
         if rows.problems and not (skip_bad and rows.image_ids):
@@ -199,10 +200,10 @@ def write_dataset(
 
 
 def make_batches(
-    splits: Mapping[str, Sequence[Sample]], features: Features, with_fingerprints: bool, workers: int
+    splits: Mapping[str, Sequence[Sample]], schema: pa.Schema, with_fingerprints: bool, workers: int
 ) -> Iterator[tuple[str, RowBatch]]:
     """Turn the samples of all splits into rows, with a progress bar."""
-    work = partial(_make_batch, features=features, with_fingerprints=with_fingerprints)
+    work = partial(_make_batch, schema=schema, with_fingerprints=with_fingerprints)
     pieces = [(split, chunk) for split, samples in splits.items() for chunk in chunks(samples, CHUNK)]
     with tqdm(total=sum(len(chunk) for _, chunk in pieces), desc="images", unit="image") as progress:
         for split, batch in map_in_order(work, pieces, workers):
@@ -210,9 +211,9 @@ def make_batches(
             yield split, batch
 
 
-def _make_batch(piece: tuple[str, list[Sample]], features: Features, with_fingerprints: bool) -> tuple[str, RowBatch]:
+def _make_batch(piece: tuple[str, list[Sample]], schema: pa.Schema, with_fingerprints: bool) -> tuple[str, RowBatch]:
     split, samples = piece
-    return split, make_batch(samples, features, with_fingerprints)
+    return split, make_batch(samples, schema, with_fingerprints)
 
 
 def repeated_ids(splits: Mapping[str, Sequence[Sample]]) -> list[DataError]:

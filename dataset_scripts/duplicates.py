@@ -1,6 +1,6 @@
 """Images that show the same: equal files, equal pixels, or nearly equal ones in any of eight orientations.
 
-Candidates agree in one of 32 bands of their hashes; sorted bands find them without comparing every pair. The pictures
+Candidates agree in one of 60 bands of their hashes; sorted bands find them without comparing every pair. The pictures
 of a candidate pair are then compared in the orientation that the hashes name. Measurements behind the constants are in
 `docs/benchmarks/duplicate_search.md`.
 """
@@ -28,10 +28,12 @@ from defect_hub.dataset_scripts.fingerprints import (
     turned_bits,
 )
 
-MAX_DISTANCE = 64
+MAX_DISTANCE = 80
 """Bits of 255 in which the hashes of near-duplicates may differ."""
 MIN_SIMILARITY = 0.55
 BAND_BITS = 16
+DEALS = {97: (1, 8, 13, 30, 47), 241: (1, 16)}
+"""The lowest 96 frequencies make six bands, the lowest 240 fifteen, once for each step through them."""
 WINDOW = 64
 """Hashes of one band that a hash is compared with; where more agree, those whose next band is closest."""
 NEIGHBOURS = 8
@@ -40,6 +42,9 @@ CHUNK = 16_384
 MERGED_ROWS = 1_000_000
 COMPARED_SIDE = 256
 """Longest side in pixels at which pictures are compared."""
+GLANCE_SIDE = 96
+MIN_GLANCE = 0.45
+"""Similarity at this longest side below which pictures are not compared closely: copies have 0.73 and more there."""
 NOISE = 2.0
 """Gray values; structure weaker than this may come from a codec and counts less."""
 CACHED_IMAGES = 1024
@@ -215,14 +220,13 @@ def find_candidates(hashes: NDArray[np.uint8]) -> Candidates:
 def _bands() -> Iterator[NDArray[np.intp]]:
     """Bits that make up each band, followed by those of the next band, (32,) each.
 
-    Sixteen bands hold neighbouring frequencies, of which the low ones survive compression best; sixteen more are
-    spread over all frequencies.
+    The lowest frequencies, which survive compression and small shifts best, are dealt out several times, each time in
+    another order: multiplied by a number modulo a prime, which visits each of them once.
     """
     rows, columns = np.divmod(np.arange(HASH_BITS), FREQUENCIES)
-    radius = np.hypot(rows, columns)
-    radius[0] = np.inf  # The first bit is always 0.
-    frequencies = np.argsort(radius, kind="stable").reshape(-1, BAND_BITS)
-    bands = np.concatenate([frequencies, frequencies.T])
+    lowest = np.argsort(np.hypot(rows, columns), kind="stable")[1:]  # The first bit is always 0.
+    orders = [lowest[np.arange(1, prime) * step % prime - 1] for prime, steps in DEALS.items() for step in steps]
+    bands = np.concatenate(orders).reshape(-1, BAND_BITS)
     yield from np.concatenate([bands, np.roll(bands, -1, axis=0)], axis=1)
 
 
@@ -289,8 +293,7 @@ def _near_pairs(
 
     @lru_cache(CACHED_IMAGES)
     def load(row: int) -> NDArray[np.uint8]:
-        gray = load_gray(row)
-        return _resized(gray, min(gray.shape[0], COMPARED_SIDE), min(gray.shape[1], COMPARED_SIDE))
+        return _bounded(load_gray(row), COMPARED_SIDE)
 
     forest = _Forest(len(rows))
     pairs, compared = [], 0
@@ -299,7 +302,10 @@ def _near_pairs(
         if forest.root(first) == forest.root(second):
             continue
         compared += 1
-        similarity, difference = compare(load(rows[first]), turn(load(rows[second]), orientation))
+        pictures = load(rows[first]), turn(load(rows[second]), orientation)
+        if compare(*(_bounded(picture, GLANCE_SIDE) for picture in pictures))[0] < MIN_GLANCE:
+            continue
+        similarity, difference = compare(*pictures)
         if similarity >= MIN_SIMILARITY:
             forest.join(first, second)
             name = ORIENTATIONS[orientation]
@@ -333,6 +339,10 @@ def compare(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> tuple[float,
     other = second[max(-down, 0) : height + min(-down, 0), max(-right, 0) : width + min(-right, 0)]
     difference = np.abs(shown.astype(np.int16) - other).mean()
     return min(float(matches.max()) / norm, 1.0) if norm else 0.0, float(difference)
+
+
+def _bounded(gray: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    return _resized(gray, min(gray.shape[0], side), min(gray.shape[1], side))
 
 
 def _resized(gray: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

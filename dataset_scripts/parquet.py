@@ -111,13 +111,17 @@ class ShardWriter:
 
 def view_size(table: pa.Table, view: View) -> tuple[int, int]:
     """Rows and bytes of what a config shows of a table; images are measured without being copied."""
-    columns = view.columns or table.column_names
-    rows = pa.array(np.arange(len(table)))
-    if view.filters:
-        conditions = table.select([name for name, _, _ in view.filters]).append_column("row", rows)
-        rows = conditions.filter(pq.filters_to_expression([list(view.filters)]))["row"]
-    size = table.select([name for name in columns if name not in IMAGE_COLUMNS]).take(rows).nbytes
-    for name in set(columns) & set(IMAGE_COLUMNS):
-        for part in pc.struct_field(table[name], "bytes"), pc.struct_field(table[name], "path"):
-            size += pc.sum(pc.binary_length(part).take(rows)).as_py() or 0
+    shown = table.select(list(view.columns) or table.column_names)
+    if not view.filters:
+        return len(shown), shown.nbytes
+    conditions = table.select([name for name, _, _ in view.filters])
+    conditions = conditions.append_column("row", pa.array(np.arange(len(table))))
+    rows = conditions.filter(pq.filters_to_expression([list(view.filters)]))["row"]
+    if len(rows) == len(table):
+        return len(shown), shown.nbytes
+    images = [name for name in shown.column_names if name in IMAGE_COLUMNS]
+    size = shown.drop_columns(images).take(rows).nbytes
+    for name in images:
+        for part in ("bytes", "path"):
+            size += pc.sum(pc.binary_length(pc.struct_field(table[name], part)).take(rows)).as_py() or 0
     return len(rows), size

@@ -55,11 +55,17 @@ class RowBatch:
         return [(name, line) for name, lines in zip(image_ids, self.comparisons, strict=True) for line in lines or ()]
 
 
-def make_batch(samples: Sequence[Sample], features: Features, with_fingerprints: bool) -> RowBatch:
-    """Turn samples into rows; a bad one becomes a problem and costs the others nothing."""
-    label: ClassLabel = features["label"]
+def make_batch(samples: Sequence[Sample], schema: pa.Schema, with_fingerprints: bool) -> RowBatch:
+    """Turn samples into rows; a bad one becomes a problem and costs the others nothing.
+
+    Args:
+        samples: What to read.
+        schema: Of the rows, with the features of `datasets` inside.
+        with_fingerprints: Whether duplicates will be looked for.
+    """
+    label: ClassLabel = Features.from_arrow_schema(schema)["label"]
     rows: list[dict[str, Any]] = []
-    batch = RowBatch(features.arrow_schema.empty_table())
+    batch = RowBatch(schema.empty_table())
     for sample in samples:
         try:
             record = make_record(sample)
@@ -72,7 +78,7 @@ def make_batch(samples: Sequence[Sample], features: Features, with_fingerprints:
         batch.warnings.extend(record.warnings)
         batch.comparisons.append(record.disagreements)
         rows.append({**record.row, "label": label.str2int(record.row["label"])})
-    return replace(batch, table=pa.Table.from_pylist(rows, schema=features.arrow_schema))
+    return replace(batch, table=pa.Table.from_pylist(rows, schema=schema))
 
 
 def _digest(row: Mapping[str, Any]) -> bytes:

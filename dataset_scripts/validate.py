@@ -61,7 +61,8 @@ def validate_samples(
     found = [*problems, *repeated_ids(splits)]
     warnings: list[str] = []
     images = 0
-    for _, batch in make_batches(without_repeats(splits), record_features(class_names), False, workers):
+    schema = record_features(class_names).arrow_schema
+    for _, batch in make_batches(without_repeats(splits), schema, False, workers):
         images += len(batch.table)
         found += batch.problems
         warnings += batch.warnings

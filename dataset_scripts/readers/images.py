@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from defect_hub.dataset_scripts.readers.errors import DataError
 
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 MODES = ("1", "L", "P", "RGB")
 """Pillow modes that mean one thing only. 16-bit ranges and transparency are the owner's to resolve, not ours."""
 MIN_SIDE = 8
@@ -145,7 +146,7 @@ def _read_bytes(path: Path, field: str) -> bytes:
 
 def _decode(data: bytes, path: Path, field: str) -> Image.Image:
     try:
-        picture = Image.open(io.BytesIO(data))
+        picture = Image.open(io.BytesIO(data), formats=FORMATS)
         picture.load()
     except UnidentifiedImageError as error:
         raise DataError(path, field, "is not an image", "Replace the file by an intact copy") from error
