@@ -185,10 +185,10 @@ def _duplicates(facts: DatasetFacts) -> str:
         return "No two images are equal or nearly equal under flips and rotations."
     pairs = ", ".join(f"{kind} {count:,}" for kind, count in found.items() if kind.endswith(" pairs"))
     return (
-        f"{found['images']:,} images lie in {found['groups']:,} groups of equal or nearly equal pictures, flips and "
-        f"rotations included ({pairs}); {found['across']:,} groups straddle the splits, "
-        f"{found['conflicts']:,} hold more than one class. `duplicates.csv` lists them. `leak_free` moves the "
-        f"{found['moved']:,} images whose twin is in `train` there."
+        f"Groups of equal or nearly equal pictures, flips and rotations included: {found['groups']:,}, of "
+        f"{found['images']:,} images ({pairs}); `duplicates.csv` lists them. Groups that straddle the splits: "
+        f"{found['across']:,}; with more than one class: {found['conflicts']:,}. Images that `leak_free` moves to "
+        f"`train`, where their twin is: {found['moved']:,}."
     )
 
 
