@@ -298,7 +298,7 @@ def _configs(
     if not recipe.studies:
         return
     apart = {split: [(folder, split) for folder, _ in parts if folder == "default"] for split, parts in own.items()}
-    apart["train"] += [target for target in writers if target[0] == "seen"]
+    apart.setdefault("train", []).extend(target for target in writers if target[0] == "seen")
     yield from _config("leak_free", "default", VIEWS["default"], apart, recipe, features, writers)
     for shots in SHOTS:
         drawn = [target for target in writers if target[0] == "few_shot" and int(target[1]) <= shots]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -28,7 +29,7 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], work
         with threadpool_limits(1):
             yield from map(function, items)
         return
-    with ProcessPoolExecutor(workers, initializer=threadpool_limits, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(workers, initializer=_start_worker) as pool:
         source = iter(items)
         waiting: deque[Future[Result]] = deque(pool.submit(function, item) for item in islice(source, 2 * workers))
         try:
@@ -37,6 +38,11 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], work
                 waiting.extend(pool.submit(function, item) for item in islice(source, 1))
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle.
+    threadpool_limits(1)
 
 
 def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

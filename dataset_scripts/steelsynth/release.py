@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +19,7 @@ from defect_hub.dataset_scripts.attributes import mask_attributes
 from defect_hub.dataset_scripts.steelsynth.defects import DRAWERS
 from defect_hub.dataset_scripts.steelsynth.generate import NORMAL, generate_sample
 from defect_hub.dataset_scripts.texts import NORMAL_SENTENCE, natural_description, template_sentence
+from defect_hub.dataset_scripts.workers import map_in_order
 
 JPEG_QUALITY = 92
 DESCRIPTIONS_FILE = "class_descriptions.json"
@@ -62,14 +61,6 @@ def write_sample(index: int, folder: Path, split: str, seed: int, size: int) -> 
     }
 
 
-def _entries(indices: range, work: partial[dict[str, Any]], workers: int) -> Iterator[dict[str, Any]]:
-    if workers == 1:
-        yield from map(work, indices)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        yield from pool.map(work, indices, chunksize=16)
-
-
 def _replace(new: Path, out: Path, aside: Path) -> None:
     """Put the complete folder `new` at `out`; an older release goes to `aside`."""
     if out.exists():
@@ -100,7 +91,9 @@ def write_release(out: Path, n_train: int, n_val: int, seed: int = 42, workers: 
             for name in (split, f"{split}_mask"):
                 (folder / name).mkdir(parents=True)
             work = partial(write_sample, folder=folder, split=split, seed=seed, size=size)
-            entries = list(tqdm(_entries(indices, work, workers), f"steelsynth {split}", len(indices), unit="image"))
+            entries = list(
+                tqdm(map_in_order(work, indices, workers), f"steelsynth {split}", len(indices), unit="image")
+            )
             (folder / f"{split}-text.json").write_text(json.dumps(entries, indent=1), "utf-8")
         (folder / DESCRIPTIONS_FILE).write_text(json.dumps(class_descriptions(), indent=1), "utf-8")
         _replace(folder, out, Path(temporary, "old"))
