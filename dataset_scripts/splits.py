@@ -58,6 +58,28 @@ def _rank(sha256: str, seed: int) -> str:
     return hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest()
 
 
+def stratified_split(images: Iterable[tuple[str, str, str]], share: float = 0.7, seed: int = 42) -> dict[str, str]:
+    """Assign images to `train` and `val`, class by class.
+
+    Args:
+        images: (image id, class, SHA-256 of the file) in any order. The hashes alone decide, names do not.
+        share: Part of each class that goes to `train`, rounded to whole images.
+        seed: Another seed gives another draw.
+
+    Returns:
+        Split of each image id.
+    """
+    members: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for image_id, class_name, sha256 in images:
+        members[class_name].append((_rank(sha256, seed), image_id))
+    split_of = {}
+    for ranked in members.values():
+        train = round(share * len(ranked))
+        for place, (_, image_id) in enumerate(sorted(ranked)):
+            split_of[image_id] = "train" if place < train else "val"
+    return split_of
+
+
 def seen_in_train(split_of: Sequence[str], groups: Iterable[Sequence[int]]) -> set[int]:
     """Rows outside `train` that have a duplicate in it.
 

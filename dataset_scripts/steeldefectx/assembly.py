@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +16,7 @@ from defect_hub.dataset_scripts.class_descriptions import ClassDescription, comp
 from defect_hub.dataset_scripts.readers.class_folders import Entry, plain_name
 from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.records import Sample, Source
+from defect_hub.dataset_scripts.splits import stratified_split
 from defect_hub.dataset_scripts.steeldefectx.assembly_report import SourceReport, describe_sources
 from defect_hub.dataset_scripts.steeldefectx.build import ALIASES, CARD_HEADER
 from defect_hub.dataset_scripts.steeldefectx.raw_images import RawImage, Unreadable, load_raw, unknown_class
@@ -127,7 +127,9 @@ def assemble_samples(
     reports = [SourceReport(item.source, item.root.relative_to(raw).as_posix(), item.unread) for item in found]
     problems: list[DataError] = []
     kept = _first_of_equals(_load(found, reports, problems, workers))
-    split_of = stratified_split((item.image_id, item.raw.class_name, item.raw.sha256) for item in kept)
+    split_of = stratified_split(
+        ((item.image_id, item.raw.class_name, item.raw.sha256) for item in kept), TRAIN_SHARE, SEED
+    )
     descriptions = _descriptions()
     splits: dict[str, list[Sample]] = {"train": [], "val": []}
     for item in kept:
@@ -135,31 +137,6 @@ def assemble_samples(
         splits[split_of[item.image_id]].append(_sample(item, descriptions[item.raw.class_name]))
     names = {item.source.name for item in found}
     return Assembly(splits, problems, reports, [source for source in table if source.name not in names])
-
-
-def stratified_split(
-    images: Iterable[tuple[str, str, str]], share: float = TRAIN_SHARE, seed: int = SEED
-) -> dict[str, str]:
-    """Assign images to `train` and `val`, class by class.
-
-    Args:
-        images: (image id, class, SHA-256 of the file) in any order. The hashes alone decide, names do not.
-        share: Part of each class that goes to `train`, rounded to whole images.
-        seed: Another seed gives another draw.
-
-    Returns:
-        Split of each image id.
-    """
-    members: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for image_id, class_name, sha256 in images:
-        rank = hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest()
-        members[class_name].append((rank, image_id))
-    split_of = {}
-    for ranked in members.values():
-        train = round(share * len(ranked))
-        for place, (_, image_id) in enumerate(sorted(ranked)):
-            split_of[image_id] = "train" if place < train else "val"
-    return split_of
 
 
 def _load(

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from defect_hub.dataset_scripts.splits import assign_splits, draw_shots, seen_in_train, split_sizes
+from defect_hub.dataset_scripts.splits import assign_splits, draw_shots, seen_in_train, split_sizes, stratified_split
 
 
 def images(category: str, count: int) -> list[tuple[str, str, str]]:
@@ -87,3 +87,18 @@ def test_shots_hold_no_duplicates_and_none_of_a_group_that_straddles() -> None:
     assert len(found) == 3
     assert {4, 5} < set(found)
     assert not {3, 6} & set(found)
+
+
+@pytest.mark.parametrize(("count", "train"), [(1, 1), (2, 1), (3, 2), (10, 7), (150, 105)])
+def test_stratified_split_takes_seventy_percent_of_each_class(count: int, train: int) -> None:
+    hashes = [hashlib.sha256(bytes([n])).hexdigest() for n in range(count)]
+    images = [(f"{name}{n}", name, sha) for name in "ab" for n, sha in enumerate(hashes)]
+    split_of = stratified_split(images)
+    assert Counter((image_id[0], split) for image_id, split in split_of.items()) == Counter(
+        {(name, "train"): train for name in "ab"} | {(name, "val"): count - train for name in "ab" if count > train}
+    )
+    assert stratified_split(reversed(images)) == split_of
+    # The hash decides, not the name: both classes have the same hashes.
+    assert all(split_of[f"a{n}"] == split_of[f"b{n}"] for n in range(count))
+    if count > 3:
+        assert stratified_split(images, seed=1) != split_of

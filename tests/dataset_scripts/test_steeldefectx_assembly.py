@@ -14,7 +14,7 @@ from PIL import Image
 from defect_hub.dataset_scripts.readers.boxes import Box
 from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.steeldefectx import sources
-from defect_hub.dataset_scripts.steeldefectx.assembly import assemble_samples, build_from_sources, stratified_split
+from defect_hub.dataset_scripts.steeldefectx.assembly import assemble_samples, build_from_sources
 from defect_hub.dataset_scripts.steeldefectx.release import load_classes
 from defect_hub.dataset_scripts.steeldefectx.sources import load_sources
 
@@ -462,21 +462,6 @@ def test_result_depends_neither_on_workers_nor_on_file_order(tmp_path, neu):
         for sample in samples
     }
     assert found == split_by_sha
-
-
-@pytest.mark.parametrize(("count", "train"), [(1, 1), (2, 1), (3, 2), (10, 7), (150, 105)])
-def test_stratified_split_takes_seventy_percent_of_each_class(count, train):
-    hashes = [hashlib.sha256(bytes([n])).hexdigest() for n in range(count)]
-    images = [(f"{name}{n}", name, sha) for name in "ab" for n, sha in enumerate(hashes)]
-    split_of = stratified_split(images)
-    assert Counter((image_id[0], split) for image_id, split in split_of.items()) == Counter(
-        {(name, "train"): train for name in "ab"} | {(name, "val"): count - train for name in "ab" if count > train}
-    )
-    assert stratified_split(reversed(images)) == split_of
-    # The hash decides, not the name: both classes have the same hashes.
-    assert all(split_of[f"a{n}"] == split_of[f"b{n}"] for n in range(count))
-    if count > 3:
-        assert stratified_split(images, seed=1) != split_of
 
 
 @pytest.fixture(scope="module")
