@@ -183,12 +183,12 @@ def _duplicates(facts: DatasetFacts) -> str:
         return "Nobody looked for duplicates in this build."
     if not found["groups"]:
         return "No two images are equal or nearly equal under flips and rotations."
-    pairs = ", ".join(f"{kind} {count:,}" for kind, count in found.items() if kind.endswith(" pairs"))
+    pairs = ", ".join(f"{count:,} {kind}" for kind, count in found.items() if kind.endswith(" pairs"))
     return (
         f"Groups of equal or nearly equal pictures, flips and rotations included: {found['groups']:,}, of "
-        f"{found['images']:,} images ({pairs}); `duplicates.csv` lists them. Groups that straddle the splits: "
-        f"{found['across']:,}; with more than one class: {found['conflicts']:,}. Images that `leak_free` moves to "
-        f"`train`, where their twin is: {found['moved']:,}."
+        f"{found['images']:,} images, connected by {pairs}; `duplicates.csv` lists them. Groups that straddle the "
+        f"splits: {found['across']:,}; with more than one class: {found['conflicts']:,}. Images that `leak_free` "
+        f"moves to `train`, where their twin is: {found['moved']:,}."
     )
 
 

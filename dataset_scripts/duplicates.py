@@ -44,7 +44,7 @@ COMPARED_SIDE = 256
 """Longest side in pixels at which pictures are compared."""
 GLANCE_SIDE = 96
 MIN_GLANCE = 0.45
-"""Similarity at this longest side below which pictures are not compared closely: copies have 0.73 and more there."""
+"""Similarity at this longest side below which pictures are not compared closely: copies have 0.59 and more there."""
 NOISE = 2.0
 """Gray values; structure weaker than this may come from a codec and counts less."""
 CACHED_IMAGES = 1024

@@ -77,5 +77,5 @@ def test_body_says_what_was_skipped_compared_and_doubled() -> None:
     )
     assert "- skipped: a.jpg: mask: is missing" in body
     assert "2 images differ from the given values (Scale 2, Position 1)" in body
-    assert "flips and rotations included: 2, of 5 images (near pairs 4);" in body
+    assert "flips and rotations included: 2, of 5 images, connected by 4 near pairs;" in body
     assert "Groups that straddle the splits: 1;" in body
