@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,7 @@ class LoadedImage:
         name: File name without folders.
         data: The bytes of the file; those of a new PNG where it was resized.
         gray: Decoded gray values (H, W), uint8.
+        colour: Decoded RGB values (H, W, 3), uint8; None where the file that was read has no colour.
         source_sha256: Hex digest of the file that was read.
         source_size: (width, height) of the file that was read, in pixels.
     """
@@ -38,6 +40,7 @@ class LoadedImage:
     name: str
     data: bytes
     gray: NDArray[np.uint8]
+    colour: NDArray[np.uint8] | None
     source_sha256: str
     source_size: tuple[int, int]
 
@@ -75,16 +78,18 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> LoadedImage:
     Raises:
         DataError: The file is missing, does not decode, or is of another mode or size.
     """
-    data = _read_bytes(path, "image")
+    data = read_bytes(path, "image")
     source = hashlib.sha256(data).hexdigest()
-    picture = _decode(data, path, "image")
+    picture = decode(data, path, "image")
     if min(picture.size) < MIN_SIDE:
         found = f"{picture.width}x{picture.height} px, the smallest accepted side is {MIN_SIDE} px"
         raise DataError(path, "image", found, "Remove the image or supply it in full size")
-    if size is None:
-        return LoadedImage(path.name, data, _gray(picture), source, picture.size)
-    resized = _without_equal_channels(picture).resize(size, Image.Resampling.BICUBIC)
-    return LoadedImage(f"{path.stem}.png", _png(resized), _gray(resized), source, picture.size)
+    name, pixels = path.name, _without_equal_channels(picture)
+    if size is not None:
+        pixels = pixels.resize(size, Image.Resampling.BICUBIC)
+        name, data = f"{path.stem}.png", _png(pixels)
+    colour = None if pixels.mode == "L" else np.asarray(pixels)
+    return LoadedImage(name, data, _gray(pixels), colour, source, picture.size)
 
 
 def read_mask(path: Path, image_size: tuple[int, int], size: tuple[int, int] | None = None) -> LoadedMask:
@@ -98,11 +103,9 @@ def read_mask(path: Path, image_size: tuple[int, int], size: tuple[int, int] | N
     Raises:
         DataError: The file is missing, does not decode or has another size than the image.
     """
-    data = _read_bytes(path, "mask")
-    picture = _decode(data, path, "mask")
-    if picture.size != image_size:
-        found = f"{picture.width}x{picture.height} px where its image has {image_size[0]}x{image_size[1]} px"
-        raise DataError(path, "mask", found, "Supply the mask in the size of the image")
+    data = read_bytes(path, "mask")
+    picture = decode(data, path, "mask")
+    check_size(picture.size, image_size, path, "mask")
     gray = _gray(picture)
     if size is not None:
         hard = Image.fromarray((gray > MASK_THRESHOLD).astype(np.uint8) * 255)
@@ -118,6 +121,60 @@ def encode_mask(mask: NDArray[np.bool_]) -> bytes:
     return _png(Image.fromarray(mask.astype(np.uint8) * 255))
 
 
+def check_size(size: tuple[int, int], image_size: tuple[int, int], path: Path, field: str) -> None:
+    """Check that an annotation is as large as its image; both sizes are (width, height) in pixels.
+
+    Raises:
+        DataError: It is not.
+    """
+    if size != image_size:
+        found = f"{size[0]}x{size[1]} px where its image has {image_size[0]}x{image_size[1]} px"
+        raise DataError(path, field, found, f"Supply the {field} in the size of the image")
+
+
+def read_bytes(path: Path, field: str) -> bytes:
+    """Bytes of a file; `field` says what it is, e.g. "mask".
+
+    Raises:
+        DataError: The file is missing or unreadable.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(path, field, f"cannot be read ({error.strerror})", f"Supply the {field} file") from error
+
+
+def decode(
+    data: bytes, path: Path, field: str, modes: Collection[str] = MODES, wanted: str = "8-bit gray or RGB"
+) -> Image.Image:
+    """Decode the bytes of an image file.
+
+    Args:
+        data: Content of the file.
+        path: Where it is from.
+        field: What it is, e.g. "mask".
+        modes: Accepted Pillow modes.
+        wanted: The modes in words.
+
+    Raises:
+        DataError: The bytes do not decode, have another mode or 16 bits a channel.
+    """
+    try:
+        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        # Pillow gives 16-bit RGB the mode RGB and drops the low bytes; only the raw modes before loading tell.
+        deep = any(";16" in str(tile) for tile in picture.tile)
+        picture.load()
+    except UnidentifiedImageError as error:
+        raise DataError(path, field, "is not an image", "Replace the file by an intact copy") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises all of these.
+        raise DataError(path, field, f"does not decode ({error})", "Replace the file by an intact copy") from error
+    if picture.mode not in modes or deep:
+        found = f"{picture.mode} of 16 bits" if picture.mode in modes else picture.mode
+        problem = f"pixel mode {found}, not {wanted}"
+        raise DataError(path, field, problem, f"Convert the file to {wanted} first")
+    return picture
+
+
 def _gray(picture: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(picture if picture.mode == "L" else picture.convert("L"))
 
@@ -130,29 +187,11 @@ def _png(picture: Image.Image) -> bytes:
 
 def _without_equal_channels(picture: Image.Image) -> Image.Image:
     """Gray where a palette or RGB image has no colour, else RGB."""
-    if picture.mode in ("1", "L"):
+    if picture.mode == "L":
+        return picture
+    if picture.mode == "1":
         return picture.convert("L")
-    colour = picture.convert("RGB")
-    red, green, blue = np.moveaxis(np.asarray(colour), -1, 0)
-    return colour.getchannel(0) if np.array_equal(red, green) and np.array_equal(red, blue) else colour
-
-
-def _read_bytes(path: Path, field: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(path, field, f"cannot be read ({error.strerror})", f"Supply the {field} file") from error
-
-
-def _decode(data: bytes, path: Path, field: str) -> Image.Image:
-    try:
-        picture = Image.open(io.BytesIO(data), formats=FORMATS)
-        picture.load()
-    except UnidentifiedImageError as error:
-        raise DataError(path, field, "is not an image", "Replace the file by an intact copy") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises all of these.
-        raise DataError(path, field, f"does not decode ({error})", "Replace the file by an intact copy") from error
-    if picture.mode not in MODES:
-        problem = f"pixel mode {picture.mode}, not 8-bit gray or RGB"
-        raise DataError(path, field, problem, "Convert the file to 8-bit gray or RGB first")
-    return picture
+    colour = picture if picture.mode == "RGB" else picture.convert("RGB")
+    first = colour.getchannel(0)
+    gray = first.tobytes()  # Bytes compare several times faster than strided arrays.
+    return first if all(colour.getchannel(channel).tobytes() == gray for channel in (1, 2)) else colour

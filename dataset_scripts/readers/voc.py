@@ -35,7 +35,7 @@ class _Builder(ET.TreeBuilder):
         raise ET.ParseError("has a DOCTYPE")
 
 
-def read_voc(path: Path) -> VocAnnotation:
+def read_voc(path: Path, image_size: tuple[int, int] | None = None) -> VocAnnotation:
     """Read an annotation in Pascal VOC XML.
 
     VOC counts pixels from 1 and both corners belong to the box: NEU-DET has boxes from `xmin` 1 to `xmax` 200 in
@@ -44,10 +44,12 @@ def read_voc(path: Path) -> VocAnnotation:
 
     Args:
         path: The XML file.
+        image_size: (width, height) of the image, which the file must state; None: not known.
 
     Raises:
         DataError: The file is missing, is not well-formed or has a DOCTYPE; the size of the image, a name or a corner
-            is missing or no number; a box leaves the image, has swapped corners or no extent.
+            is missing or no number; a box leaves the image, has swapped corners or no extent; the image has another
+            size.
     """
     try:
         root = ET.fromstring(path.read_bytes(), parser=ET.XMLParser(target=_Builder()))
@@ -58,6 +60,9 @@ def read_voc(path: Path) -> VocAnnotation:
     width, height = (int(_number(root, f"size/{side}", path)) for side in ("width", "height"))
     if min(width, height) < 1:
         raise DataError(path, "size", f"{width}x{height} px", "Give the size of the image")
+    if image_size is not None and (width, height) != image_size:
+        problem = f"is for {width}x{height} px where its image has {image_size[0]}x{image_size[1]} px"
+        raise DataError(path, "size", problem, "Supply the annotation of this image")
     return VocAnnotation(width, height, [_box(item, width, height, path) for item in root.iter("object")])
 
 

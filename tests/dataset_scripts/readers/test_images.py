@@ -107,3 +107,37 @@ def test_encoded_mask_is_binary_single_channel() -> None:
     with Image.open(io.BytesIO(encode_mask(mask))) as image:
         assert image.mode == "L"
         assert np.array_equal(np.asarray(image), mask * 255)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
+def test_images_without_colour_have_gray_values_only(tmp_path: Path, mode: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 2, (20, 30), dtype=np.uint8) * 255
+    Image.fromarray(pixels).convert(mode).save(tmp_path / "a.png")
+    for size in (None, (15, 10)):
+        image = read_image(tmp_path / "a.png", size)
+        assert image.colour is None
+    assert np.array_equal(read_image(tmp_path / "a.png").gray, pixels)
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_colour_of_one_pixel_in_one_channel_counts(tmp_path: Path, channel: int) -> None:
+    pixels = np.full((20, 30, 3), 100, np.uint8)
+    pixels[19, 29, channel] = 101
+    picture = Image.fromarray(pixels)
+    picture.save(tmp_path / "rgb.png")
+    picture.convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "palette.png")
+    for name in ("rgb.png", "palette.png"):
+        image = read_image(tmp_path / name)
+        stored = Image.open(tmp_path / name)
+        assert np.array_equal(image.colour, np.asarray(stored.convert("RGB")))
+        assert np.array_equal(image.gray, np.asarray(stored.convert("L")))
+
+
+def test_colour_of_a_resized_image_is_that_of_its_bytes(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (50, 70, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png", (64, 32))
+    stored = Image.open(io.BytesIO(image.data))
+    assert (stored.mode, image.colour.shape) == ("RGB", (32, 64, 3))
+    assert np.array_equal(image.colour, np.asarray(stored))
+    assert np.array_equal(image.gray, np.asarray(stored.convert("L")))
