@@ -28,6 +28,13 @@ COUNTABLE_NOUNS = {
     "waist folding": "waist fold",
     "white rust": "white rust area",
 }
+IRREGULAR_PLURALS = {"foot": "feet", "half": "halves", "knife": "knives", "leaf": "leaves", "tooth": "teeth"}
+# A plural is formed on the word before these: "losses of material". Not before "in" alone: "rolled in scale mark".
+NOUN_ENDS = re.compile(r" (?:of|on|around|at|along|near|from|in the|to the|with) ")
+# Words whose first sound is not that of their first letter.
+SOUNDED_AS_CONSONANT = re.compile(r"(?:uni(?!n|m|d)|us[aebi]|uti|eu|one\b|once\b)")
+SILENT_H = re.compile(r"(?:hour|honest|heir|honou?r)")
+SIZE_WORDS = {"tiny", "small", "medium", "large", "extensive", "big", "little", "huge", "minor", "major"}
 DIRECTION_PHRASES = {
     "horizontal": "running horizontally",
     "vertical": "running vertically",
@@ -59,40 +66,57 @@ def cell_words(cell: str) -> str:
 
 def with_article(phrase: str) -> str:
     """The phrase behind "a" or "an"."""
-    return f"{'an' if phrase[:1].lower() in 'aeiou' else 'a'} {phrase}"
+    start = phrase.lower()
+    vowel = bool(SILENT_H.match(start)) or (start[:1] in tuple("aeiou") and not SOUNDED_AS_CONSONANT.match(start))
+    return f"{'an' if vowel else 'a'} {phrase}"
 
 
 def plural(noun: str) -> str:
-    """Plural of a noun phrase, formed on its last word."""
-    if noun.endswith(("s", "x", "ch", "sh")):
+    """Plural of a noun phrase, formed on its last word or on the one before "of", "on", "around", ..."""
+    if end := NOUN_ENDS.search(noun):
+        return plural(noun[: end.start()]) + noun[end.start() :]
+    before, space, last = noun.rpartition(" ")
+    if last in IRREGULAR_PLURALS:
+        return f"{before}{space}{IRREGULAR_PLURALS[last]}"
+    if noun.endswith(("s", "x", "z", "ch", "sh")):
         return noun + "es"
     if noun.endswith("y") and noun[-2:-1] not in "aeiou":
         return noun[:-1] + "ies"
     return noun + "s"
 
 
-def _noun_words(attributes: Mapping[str, Any], *, with_shape: bool = False) -> tuple[list[str], str]:
+def countable_noun(class_name: str) -> str:
+    """A class name in lower case, or what stands for it where it cannot follow "a" or take a plural s."""
+    return COUNTABLE_NOUNS.get(class_name.lower(), class_name.lower())
+
+
+def _noun_words(
+    attributes: Mapping[str, Any], *, with_shape: bool = False, noun: str | None = None
+) -> tuple[list[str], str]:
     """The words before the class name, and the class name as a countable noun."""
-    name = attributes["Defect type"].lower()
-    words = [attributes["Scale"]]
-    if attributes["Polarity"] != "neutral" and not {"dark", "bright"} & set(name.split()):
+    name = (noun or attributes["Defect type"]).lower()
+    own_words = set(name.split())
+    words = [] if own_words & SIZE_WORDS else [attributes["Scale"]]
+    if attributes["Polarity"] != "neutral" and not {"dark", "bright"} & own_words:
         words.append(attributes["Polarity"])
     if with_shape and attributes["Shape"] != "unclear":
         words.append(attributes["Shape"])
-    return words, COUNTABLE_NOUNS.get(name, name)
+    return words, noun or countable_noun(name)
 
 
-def defect_phrase(attributes: Mapping[str, Any], *, with_shape: bool = False) -> str:
+def defect_phrase(attributes: Mapping[str, Any], *, with_shape: bool = False, noun: str | None = None) -> str:
     """Count, scale, polarity and class name as a noun phrase, e.g. "two small dark inclusions".
 
     Args:
         attributes: The nine structured attributes.
         with_shape: Also name the shape, before the class name.
+        noun: Countable singular noun to use instead of the class name.
 
     Returns:
-        The phrase; the polarity word is left out where it is neutral or the class name has one already.
+        The phrase; the polarity word is left out where it is neutral or the class name has one already, so is the
+        scale where the class name has a word of size.
     """
-    words, noun = _noun_words(attributes, with_shape=with_shape)
+    words, noun = _noun_words(attributes, with_shape=with_shape, noun=noun)
     count = attributes["Number of Defects"]
     if count == "one":
         return with_article(" ".join([*words, noun]))
@@ -110,18 +134,21 @@ def _place(attributes: Mapping[str, Any]) -> str:
     return f"{'' if fraction == 1 else 'mainly '}in the {cell_words(cell)}"
 
 
-def template_sentence(attributes: Mapping[str, Any], object_name: str = "steel surface") -> str:
+def template_sentence(
+    attributes: Mapping[str, Any], object_name: str = "steel surface", noun: str | None = None
+) -> str:
     """Text level T4: the release's template, with the grammar that the words and the count ask for.
 
     Args:
         attributes: The nine structured attributes.
         object_name: What the image shows.
+        noun: Countable singular noun to use instead of the class name.
 
     Returns:
         The sentences. What is "unclear", "none" or "neutral" is left out, so is the place where "Position" is empty.
     """
     single = attributes["Number of Defects"] == "one"
-    words, noun = _noun_words(attributes)
+    words, noun = _noun_words(attributes, noun=noun)
     subject = with_article(" ".join([*words, noun])) if single else " ".join([*words, plural(noun)])
     it, has, extends = ("It", "has", "extends") if single else ("They", "have", "extend")
     defect, exhibits = ("The defect", "exhibits") if single else ("The defects", "exhibit")
@@ -181,13 +208,16 @@ def natural_description(attributes: Mapping[str, Any] | None, variant: int) -> s
     )
 
 
-def diagnosis_turns(object_name: str, attributes: Mapping[str, Any] | None, cause: str | None) -> list[dict[str, str]]:
+def diagnosis_turns(
+    object_name: str, attributes: Mapping[str, Any] | None, cause: str | None, noun: str | None = None
+) -> list[dict[str, str]]:
     """One question and its answer, as trained and generated.
 
     Args:
         object_name: What the image shows, e.g. "steel surface".
         attributes: The nine structured attributes; None means no defect.
         cause: Likely cause of the class, appended where known.
+        noun: Countable singular noun to use instead of the class name.
 
     Returns:
         `[{"from": "human", "value": ...}, {"from": "gpt", "value": ...}]`.
@@ -197,7 +227,7 @@ def diagnosis_turns(object_name: str, attributes: Mapping[str, Any] | None, caus
     else:
         verb = "is" if attributes["Number of Defects"] == "one" else "are"
         cell = cell_words(attributes["Position"][0][0])
-        answer = f"Yes, there {verb} {defect_phrase(attributes)} in the {cell} of the {object_name}."
+        answer = f"Yes, there {verb} {defect_phrase(attributes, noun=noun)} in the {cell} of the {object_name}."
         if cause:
             answer += f" Likely cause: {cause}."
     return [{"from": "human", "value": DIAGNOSIS_QUESTION}, {"from": "gpt", "value": answer}]

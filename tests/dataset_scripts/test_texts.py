@@ -17,6 +17,7 @@ from defect_hub.dataset_scripts.texts import (
     plural,
     t0,
     template_sentence,
+    with_article,
     without_doubled_polarity,
 )
 
@@ -86,6 +87,39 @@ def test_phrases(name: str, count: str, polarity: str, scale: str, phrase: str) 
 def test_plural() -> None:
     nouns = ["patch", "scratch", "inclusion", "assay", "body", "mass"]
     assert [plural(noun) for noun in nouns] == ["patches", "scratches", "inclusions", "assays", "bodies", "masses"]
+
+
+@pytest.mark.parametrize(
+    ("noun", "many"),
+    [
+        ("foreign body", "foreign bodies"),
+        ("broken tooth", "broken teeth"),
+        ("missing leg", "missing legs"),
+        ("loss of material", "losses of material"),
+        ("chip around the edge", "chips around the edge"),
+        ("cut in the outer insulation", "cuts in the outer insulation"),
+        ("rolled in scale mark", "rolled in scale marks"),
+    ],
+)
+def test_plural_of_phrases(noun: str, many: str) -> None:
+    assert plural(noun) == many
+
+
+@pytest.mark.parametrize("phrase", ["a unit", "an hourglass", "an uneven area", "a used part", "an image", "a rail"])
+def test_articles(phrase: str) -> None:
+    assert with_article(phrase.split(" ", 1)[1]) == phrase
+
+
+def test_a_noun_takes_the_place_of_the_class_name() -> None:
+    row = attributes(Defect_type="contamination", Polarity="dark", Scale="large")
+    assert defect_phrase(row, noun="contaminated spot") == "a large dark contaminated spot"
+    assert defect_phrase(row, noun="dark large breakage") == "a dark large breakage"
+    many = row | {"Number of Defects": "two"}
+    assert template_sentence(many, "bottle", noun="foreign body").startswith(
+        "Large dark foreign bodies are observed on the bottle."
+    )
+    answer = diagnosis_turns("bottle", row, None, noun="contaminated spot")[1]["value"]
+    assert answer == "Yes, there is a large dark contaminated spot in the top left of the bottle."
 
 
 def test_template_sentence_of_one_defect() -> None:
