@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -20,19 +18,17 @@ from tqdm import tqdm
 
 from defect_hub.dataset_scripts.cards import ConfigFacts, DatasetFacts, render_card
 from defect_hub.dataset_scripts.duplicates import duplicate_groups, find_duplicates
-from defect_hub.dataset_scripts.fingerprints import Fingerprint
 from defect_hub.dataset_scripts.output import check_replaceable, replace_folder
 from defect_hub.dataset_scripts.parquet import ShardWriter
+from defect_hub.dataset_scripts.plans import Plan, PlannedConfig, Planner, Shard, plain_plan, study_plan
 from defect_hub.dataset_scripts.readers.errors import DataError
-from defect_hub.dataset_scripts.records import Sample
 from defect_hub.dataset_scripts.row_batches import RowBatch, Spool, make_batch
-from defect_hub.dataset_scripts.schema import TEXT_LEVELS, VIEWS, View, record_features
-from defect_hub.dataset_scripts.splits import draw_shots, seen_in_train
+from defect_hub.dataset_scripts.rows import Groups, Rows
+from defect_hub.dataset_scripts.samples import Sample
+from defect_hub.dataset_scripts.schema import record_features
 from defect_hub.dataset_scripts.workers import chunks, map_in_order
 
 CHUNK = 50
-SHOTS = (1, 2, 4, 8)
-SHOT_SEED = 42
 
 
 @dataclass(frozen=True)
@@ -44,8 +40,9 @@ class Recipe:
         card_template: Body of the card with `$`-placeholders, see `cards.render_card`.
         card_header: First keys of the card's front matter: pretty_name, license, tags, ...
         aliases: Further names of splits, for example {"test": "val"}.
-        studies: Whether to look for duplicates and to add the configs `leak_free` and `few_shot_*`; needs the splits
-            `train` and `val`.
+        studies: Whether to look for duplicates.
+        planner: Splits, shards and configs; None: the given splits in `plans.plain_plan`, with studies
+            `plans.study_plan`.
     """
 
     class_names: Sequence[str]
@@ -53,6 +50,7 @@ class Recipe:
     card_header: Mapping[str, Any]
     aliases: Mapping[str, str] = field(default_factory=dict)
     studies: bool = False
+    planner: Planner | None = None
 
 
 @dataclass(frozen=True)
@@ -83,63 +81,6 @@ class BuildReport:
         return [*shown, f"{self.out}: {splits} images, digest {self.digest[:16]}"]
 
 
-@dataclass
-class _Rows:
-    """What is known of the rows on the spool, in its order, and of the samples that gave none."""
-
-    class_names: Sequence[str]
-    image_ids: list[str] = field(default_factory=list)
-    sha256: list[str] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
-    splits: list[str] = field(default_factory=list)
-    digests: list[bytes] = field(default_factory=list)
-    fingerprints: list[Fingerprint] = field(default_factory=list)
-    totals: Counter[str] = field(default_factory=Counter)
-    warnings: list[str] = field(default_factory=list)
-    problems: list[DataError] = field(default_factory=list)
-    disagreements: list[tuple[str, str]] = field(default_factory=list)
-
-    def add(self, split: str, batch: RowBatch) -> None:
-        table = batch.table
-        self.image_ids += table["image_id"].to_pylist()
-        self.sha256 += table["sha256"].to_pylist()
-        self.labels += [self.class_names[label] for label in table["label"].to_pylist()]
-        self.splits += [split] * len(table)
-        self.totals["defective"] += sum(map(bool, table["is_defective"].to_pylist()))
-        self.totals.update(table["annotation"].to_pylist())
-        self.totals.update({level: len(table) - table[level].null_count for level in TEXT_LEVELS})
-        self.totals["compared"] += batch.compared
-        self.digests += batch.digests
-        self.fingerprints += batch.fingerprints
-        self.warnings += batch.warnings
-        self.problems += batch.problems
-        self.disagreements += batch.disagreements
-
-    def counts(self, splits: Iterable[str]) -> dict[str, Counter[str]]:
-        """Images by split and class."""
-        counts: dict[str, Counter[str]] = {split: Counter() for split in splits}
-        for split, label in zip(self.splits, self.labels, strict=True):
-            counts[split][label] += 1
-        return counts
-
-    def digest(self) -> str:
-        """SHA-256 over label space, splits and rows in order."""
-        total = hashlib.sha256(json.dumps([list(self.class_names), self.splits]).encode())
-        for digest in self.digests:
-            total.update(digest)
-        return total.hexdigest()
-
-
-@dataclass(frozen=True)
-class _Studies:
-    """Duplicates among the rows and what is drawn from them."""
-
-    groups: Sequence[Sequence[int]] = ()
-    kinds: Mapping[str, int] = field(default_factory=dict)
-    seen: frozenset[int] = frozenset()
-    shots: Mapping[int, int] = field(default_factory=dict)
-
-
 def write_dataset(
     out: Path,
     recipe: Recipe,
@@ -156,7 +97,7 @@ def write_dataset(
     Args:
         out: Folder to write; an earlier build is replaced when the new one is complete.
         recipe: What is common to all images.
-        splits: Samples of each split, in their final order.
+        splits: Samples of each split, in their final order; a planner may draw other splits.
         problems: Problems that the reader found already.
         skip_bad: Leave out samples with problems and list them in the card.
         workers: Processes that decode; the result does not depend on it.
@@ -173,37 +114,40 @@ def write_dataset(
     error_list.unlink(missing_ok=True)
     features = record_features(recipe.class_names)
     with replace_folder(out) as folder, Spool(folder / "rows.arrow", features.arrow_schema) as spool:
-        rows = _Rows(recipe.class_names, problems=[*problems, *repeated_ids(splits)])
-        for split, batch in make_batches(without_repeats(splits), spool.schema, recipe.studies, workers):
+        rows = Rows(recipe.class_names, problems=[*problems, *repeated_ids(splits)])
+        for split, batch in make_batches(without_repeats(splits), spool.schema, workers):
             rows.add(split, batch)
             spool.append(batch.table)
-        if rows.problems and not (skip_bad and rows.image_ids):
+        if rows.problems and not (skip_bad and len(rows)):
             raise _joined(rows.problems, error_list)
         spool.finish()
-        studies = _study(rows, spool) if recipe.studies else _Studies()
-        configs = _write_shards(folder, recipe, rows, spool, studies, features)
+        groups, found = _compare(rows, spool) if recipe.studies else ([], {})
+        plan = (recipe.planner or (study_plan if recipe.studies else plain_plan))(rows, groups)
+        rows.splits = list(plan.splits)
+        configs = _write_shards(folder, recipe, plan, spool, features)
         facts = DatasetFacts(
             name=out.name,
             digest=rows.digest(),
             configs=configs,
             class_names=recipe.class_names,
-            counts=rows.counts(splits),
+            counts=rows.counts(plan.split_names),
             totals=rows.totals,
             warnings=rows.warnings,
             skipped=[str(problem) for problem in rows.problems],
             disagreements=rows.disagreements,
-            duplicates=_duplicate_facts(rows, studies) if recipe.studies else None,
+            duplicates={**found, **_straddling(plan, groups)} if recipe.studies else None,
+            sections=plan.sections,
         )
         (folder / "README.md").write_text(render_card(recipe.card_template, recipe.card_header, facts), "utf-8")
-        _write_lists(folder, rows, studies)
+        _write_lists(folder, rows, plan, groups)
     return BuildReport(out, facts.digest, facts.counts, rows.warnings, rows.problems)
 
 
 def make_batches(
-    splits: Mapping[str, Sequence[Sample]], schema: pa.Schema, with_fingerprints: bool, workers: int
+    splits: Mapping[str, Sequence[Sample]], schema: pa.Schema, workers: int
 ) -> Iterator[tuple[str, RowBatch]]:
     """Turn the samples of all splits into rows, with a progress bar."""
-    work = partial(_make_batch, schema=schema, with_fingerprints=with_fingerprints)
+    work = partial(_make_batch, schema=schema)
     pieces = [(split, chunk) for split, samples in splits.items() for chunk in chunks(samples, CHUNK)]
     with tqdm(total=sum(len(chunk) for _, chunk in pieces), desc="images", unit="image") as progress:
         for split, batch in map_in_order(work, pieces, workers):
@@ -211,9 +155,9 @@ def make_batches(
             yield split, batch
 
 
-def _make_batch(piece: tuple[str, list[Sample]], schema: pa.Schema, with_fingerprints: bool) -> tuple[str, RowBatch]:
+def _make_batch(piece: tuple[str, list[Sample]], schema: pa.Schema) -> tuple[str, RowBatch]:
     split, samples = piece
-    return split, make_batch(samples, schema, with_fingerprints)
+    return split, make_batch(samples, schema)
 
 
 def repeated_ids(splits: Mapping[str, Sequence[Sample]]) -> list[DataError]:
@@ -235,114 +179,88 @@ def without_repeats(splits: Mapping[str, Sequence[Sample]]) -> dict[str, list[Sa
     return kept
 
 
-def _study(rows: _Rows, spool: Spool) -> _Studies:
+def _compare(rows: Rows, spool: Spool) -> tuple[Groups, dict[str, int]]:
+    """Groups of rows that show the same, and numbers of them for the card."""
     pairs = find_duplicates(rows.fingerprints, rows.sha256, spool.gray)
-    groups = duplicate_groups(len(rows.image_ids), pairs)
-    return _Studies(
-        groups=groups,
-        kinds=Counter(pair.kind for pair in pairs),
-        seen=frozenset(seen_in_train(rows.splits, groups)),
-        shots=draw_shots(rows.sha256, rows.labels, rows.splits, groups, max(SHOTS), SHOT_SEED),
-    )
-
-
-def _duplicate_facts(rows: _Rows, studies: _Studies) -> dict[str, int]:
-    """Numbers for the card."""
-    return {
-        "groups": len(studies.groups),
-        "images": sum(map(len, studies.groups)),
-        "across": sum(len({rows.splits[row] for row in group}) > 1 for group in studies.groups),
-        "moved": len(studies.seen),
-        "conflicts": sum(len({rows.labels[row] for row in group}) > 1 for group in studies.groups),
-        **{f"{kind} pairs": count for kind, count in sorted(studies.kinds.items())},
+    groups = duplicate_groups(len(rows), pairs)
+    kinds = Counter(pair.kind for pair in pairs)
+    return groups, {
+        "groups": len(groups),
+        "images": sum(map(len, groups)),
+        "conflicts": sum(len({rows.labels[row] for row in group}) > 1 for group in groups),
+        **{f"{kind} pairs": count for kind, count in sorted(kinds.items())},
     }
 
 
-def _targets(row: int, split: str, studies: _Studies) -> list[tuple[str, str]]:
-    """(folder, split) of the files that hold a row."""
-    folder = "seen" if row in studies.seen else "default"
-    if row not in studies.shots:
-        return [(folder, split)]
-    shots = next(shots for shots in SHOTS if studies.shots[row] < shots)
-    return [(folder, split), ("few_shot", str(shots))]
+def _straddling(plan: Plan, groups: Groups) -> dict[str, int]:
+    """Numbers for the card on groups with images of several splits."""
+    across = sum(len({plan.splits[row] for row in group}) > 1 for group in groups)
+    return {"across": across, **({} if plan.moved is None else {"moved": plan.moved})}
 
 
 def _write_shards(
-    folder: Path, recipe: Recipe, rows: _Rows, spool: Spool, studies: _Studies, features: Features
+    folder: Path, recipe: Recipe, plan: Plan, spool: Spool, features: Features
 ) -> dict[str, ConfigFacts]:
     """Write every row to its files and return the facts of all configs."""
-    targets = [_targets(row, split, studies) for row, split in enumerate(rows.splits)]
+    names = {config.view: name for name, config in plan.configs.items()}
+    views = {name: view for view, name in names.items()}
     with ExitStack() as stack:
         writers = {
-            target: stack.enter_context(ShardWriter(folder / "data" / target[0], target[1], features, VIEWS))
-            for target in dict.fromkeys(target for several in targets for target in several)
+            shard: stack.enter_context(ShardWriter(folder / "data" / shard[0], shard[1], features, views))
+            for shard in dict.fromkeys(shard for several in plan.targets for shard in several)
         }
         for start, table in tqdm(spool.tables(), desc="write", unit="batch", leave=False):
-            for target, writer in writers.items():
-                chosen = [row for row in range(len(table)) if target in targets[start + row]]
-                if chosen:
-                    writer.write(table if len(chosen) == len(table) else table.take(np.array(chosen)))
-    return dict(_configs(recipe, features, writers))
-
-
-def _configs(
-    recipe: Recipe, features: Features, writers: Mapping[tuple[str, str], ShardWriter]
-) -> Iterator[tuple[str, ConfigFacts]]:
-    """Facts of each config; splits and configs without rows are left out, for `datasets` refuses to load them."""
-    own: dict[str, list[tuple[str, str]]] = {}
-    for folder, split in writers:
-        if folder != "few_shot":
-            own.setdefault(split, []).append((folder, split))
-    for name, view in VIEWS.items():
-        yield from _config(name, name, view, own, recipe, features, writers)
-    if not recipe.studies:
-        return
-    apart = {split: [(folder, split) for folder, _ in parts if folder == "default"] for split, parts in own.items()}
-    apart.setdefault("train", []).extend(target for target in writers if target[0] == "seen")
-    yield from _config("leak_free", "default", VIEWS["default"], apart, recipe, features, writers)
-    for shots in SHOTS:
-        drawn = [target for target in writers if target[0] == "few_shot" and int(target[1]) <= shots]
-        few = {**own, "train": drawn}
-        yield from _config(
-            f"few_shot_{shots}_seed{SHOT_SEED}", "default", VIEWS["default"], few, recipe, features, writers
-        )
+            chosen: dict[Shard, list[int]] = {}
+            for row in range(len(table)):
+                for shard in plan.targets[start + row]:
+                    chosen.setdefault(shard, []).append(row)
+            for shard, numbers in chosen.items():
+                writers[shard].write(table if len(numbers) == len(table) else table.take(np.array(numbers)))
+    return {
+        name: facts
+        for name, config in plan.configs.items()
+        if (facts := _config(config, names[config.view], recipe.aliases, features, writers))
+    }
 
 
 def _config(
-    name: str,
-    view_name: str,
-    view: View,
-    splits: Mapping[str, Sequence[tuple[str, str]]],
-    recipe: Recipe,
+    config: PlannedConfig,
+    counted_as: str,
+    aliases: Mapping[str, str],
     features: Features,
-    writers: Mapping[tuple[str, str], ShardWriter],
-) -> Iterator[tuple[str, ConfigFacts]]:
-    """The config, if any split of it has rows."""
+    writers: Mapping[Shard, ShardWriter],
+) -> ConfigFacts | None:
+    """The config's facts; its view's rows are counted under a name.
+
+    Splits and configs without rows are left out, for `datasets` refuses to load them.
+    """
+    view = config.view
     shown = Features({column: features[column] for column in view.columns or features})
+    known = {alias: config.splits[split] for alias, split in aliases.items() if split in config.splits}
     sizes, files = {}, {}
-    aliases = {alias: split for alias, split in recipe.aliases.items() if split in splits}
-    for split, parts in {**splits, **{alias: splits[split] for alias, split in aliases.items()}}.items():
-        rows = sum(writers[part].rows[view_name] for part in parts)
+    for split, parts in {**config.splits, **known}.items():
+        rows = sum(writers[part].rows[counted_as] for part in parts if part in writers)
         if rows:
-            sizes[split] = rows, sum(writers[part].sizes[view_name] for part in parts)
+            sizes[split] = rows, sum(writers[part].sizes[counted_as] for part in parts if part in writers)
             files[split] = [f"data/{folder}/{stem}-*.parquet" for folder, stem in sorted(parts)]
-    if sizes:
-        yield name, ConfigFacts(files, shown, view.columns, view.filters, sizes)
+    return ConfigFacts(files, shown, view.columns, view.filters, sizes) if sizes else None
 
 
-def _write_lists(folder: Path, rows: _Rows, studies: _Studies) -> None:
-    """`splits.csv`, and `duplicates.csv` and `disagreements.csv` where there are any."""
-    listed = [*zip(rows.image_ids, rows.sha256, rows.splits, strict=True)]
+def _write_lists(folder: Path, rows: Rows, plan: Plan, groups: Groups) -> None:
+    """`splits.csv`, and `duplicates.csv`, `disagreements.csv` and the plan's own lists where there are any."""
+    listed = [*zip(rows.image_ids, rows.sha256, plan.splits, strict=True)]
     _write_csv(folder / "splits.csv", ("image_id", "sha256", "split"), listed)
     members = [
-        (number, rows.image_ids[row], rows.splits[row], rows.labels[row])
-        for number, group in enumerate(studies.groups)
+        (number, rows.image_ids[row], plan.splits[row], rows.labels[row])
+        for number, group in enumerate(groups)
         for row in group
     ]
     if members:
         _write_csv(folder / "duplicates.csv", ("group", "image_id", "split", "class"), members)
     if rows.disagreements:
         _write_csv(folder / "disagreements.csv", ("image_id", "attribute"), rows.disagreements)
+    for name, (head, lines) in plan.lists.items():
+        _write_csv(folder / name, head, lines)
 
 
 def _write_csv(path: Path, head: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:

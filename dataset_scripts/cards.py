@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from string import Template
 from typing import Any
 
@@ -34,7 +34,7 @@ class ConfigFacts:
     files: Mapping[str, Sequence[str]]
     features: Features
     columns: Sequence[str]
-    filters: Sequence[tuple[str, str, str]]
+    filters: Sequence[tuple[str, str, str | bool]]
     sizes: Mapping[str, tuple[int, int]]
 
 
@@ -53,6 +53,7 @@ class DatasetFacts:
         skipped: One line for every sample that was left out because of a problem.
         disagreements: (image id, what differs) where given attributes differ from measured ones.
         duplicates: Numbers of duplicate groups; None where nobody looked.
+        sections: Text of further placeholders.
     """
 
     name: str
@@ -65,6 +66,7 @@ class DatasetFacts:
     skipped: Sequence[str] = ()
     disagreements: Sequence[tuple[str, str]] = ()
     duplicates: Mapping[str, int] | None = None
+    sections: Mapping[str, str] = field(default_factory=dict)
 
 
 def render_card(template: str, header: Mapping[str, Any], facts: DatasetFacts) -> str:
@@ -72,8 +74,8 @@ def render_card(template: str, header: Mapping[str, Any], facts: DatasetFacts) -
 
     Args:
         template: Body with the placeholders `$name`, `$images`, `$defective`, `$annotated`, `$notes`, `$digest`, the
-            sections `$agreement` and `$duplicates` and the tables `$counts` (classes and splits), `$configs`, `$texts`
-            and `$fields`.
+            sections `$agreement` and `$duplicates`, the tables `$counts` (classes and splits), `$configs`, `$texts`
+            and `$fields`, and those of `facts.sections`.
         header: First keys of the front matter.
         facts: What the build found.
 
@@ -88,19 +90,24 @@ def render_card(template: str, header: Mapping[str, Any], facts: DatasetFacts) -
         "dataset_info": [_info_entry(name, config, facts.digest) for name, config in facts.configs.items()],
         BUILD_MARK: facts.digest,
     }
+    shown = {
+        name: (config.columns, {split: rows for split, (rows, _) in config.sizes.items()})
+        for name, config in facts.configs.items()
+    }
     body = Template(template).substitute(
         name=facts.name,
         images=f"{images:,}",
         defective=f"{facts.totals['defective']:,}",
         annotated=f"{facts.totals['mask']:,}",
         counts=_counts_table(facts),
-        configs=_configs_table(facts),
+        configs=configs_table(shown),
         texts=_texts_table(facts),
         fields=markdown_table(["column", "meaning"], [[f"`{name}`", text] for name, text in FIELDS.items()]),
         notes=_notes(facts),
         agreement=_agreement(facts),
         duplicates=_duplicates(facts),
         digest=facts.digest,
+        **facts.sections,
     )
     return f"---\n{yaml.dump(front, Dumper=DUMPER, sort_keys=False, allow_unicode=True, width=120)}---\n\n{body}"
 
@@ -145,16 +152,17 @@ def _counts_table(facts: DatasetFacts) -> str:
     return markdown_table(["class", *facts.counts], rows)
 
 
-def _configs_table(facts: DatasetFacts) -> str:
-    rows = [
+def configs_table(configs: Mapping[str, tuple[Sequence[str], Mapping[str, int]]]) -> str:
+    """Markdown table of configs: of each its columns, none for all, and the rows of its splits."""
+    lines = [
         [
             f"`{name}`",
-            ", ".join(config.columns) or "all columns",
-            ", ".join(f"{split} {count:,}" for split, (count, _) in config.sizes.items()),
+            ", ".join(columns) or "all columns",
+            ", ".join(f"{split} {count:,}" for split, count in rows.items()),
         ]
-        for name, config in facts.configs.items()
+        for name, (columns, rows) in configs.items()
     ]
-    return markdown_table(["config", "columns", "rows"], rows)
+    return markdown_table(["config", "columns", "rows"], lines)
 
 
 def _notes(facts: DatasetFacts) -> str:
@@ -184,11 +192,13 @@ def _duplicates(facts: DatasetFacts) -> str:
     if not found["groups"]:
         return "No two images are equal or nearly equal under flips and rotations."
     pairs = ", ".join(f"{count:,} {kind}" for kind, count in found.items() if kind.endswith(" pairs"))
+    moved = ""
+    if "moved" in found:
+        moved = f" Images that `leak_free` moves to `train`, where their twin is: {found['moved']:,}."
     return (
         f"Groups of equal or nearly equal pictures, flips and rotations included: {found['groups']:,}, of "
         f"{found['images']:,} images, connected by {pairs}; `duplicates.csv` lists them. Groups that straddle the "
-        f"splits: {found['across']:,}; with more than one class: {found['conflicts']:,}. Images that `leak_free` "
-        f"moves to `train`, where their twin is: {found['moved']:,}."
+        f"splits: {found['across']:,}; with more than one class: {found['conflicts']:,}.{moved}"
     )
 
 

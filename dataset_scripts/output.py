@@ -22,6 +22,11 @@ def is_build(folder: Path) -> bool:
     return card.is_file() and f"\n{BUILD_MARK}: " in card.read_text("utf-8", errors="replace")
 
 
+def row_shards(folder: Path) -> list[Path]:
+    """The Parquet files of a built folder that together hold every row once, sorted."""
+    return sorted(path for path in folder.glob("data/*/*.parquet") if path.parent.name != "few_shot")
+
+
 def check_replaceable(out: Path) -> None:
     """Raise a `DataError` where `out` exists and is not an earlier output of a builder."""
     if out.exists() and not is_build(out) and (out.is_file() or any(out.iterdir())):

@@ -114,7 +114,7 @@ def view_size(table: pa.Table, view: View) -> tuple[int, int]:
     shown = table.select(list(view.columns) or table.column_names)
     if not view.filters:
         return len(shown), shown.nbytes
-    conditions = table.select([name for name, _, _ in view.filters])
+    conditions = table.select(list(dict.fromkeys(name for name, _, _ in view.filters)))
     conditions = conditions.append_column("row", pa.array(np.arange(len(table))))
     rows = conditions.filter(pq.filters_to_expression([list(view.filters)]))["row"]
     if len(rows) == len(table):

@@ -18,9 +18,10 @@ from datasets import ClassLabel, Features
 from numpy.typing import NDArray
 from PIL import Image
 
-from defect_hub.dataset_scripts.fingerprints import Fingerprint, fingerprint
+from defect_hub.dataset_scripts.fingerprints import Fingerprint
 from defect_hub.dataset_scripts.readers.errors import DataError
-from defect_hub.dataset_scripts.records import Sample, make_record
+from defect_hub.dataset_scripts.records import make_record
+from defect_hub.dataset_scripts.samples import Sample
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class RowBatch:
     Attributes:
         table: Their rows, labels as ids.
         digests: SHA-256 of each row's content.
-        fingerprints: Of each row's image, if asked for.
+        fingerprints: Of each row's image.
+        groups: `Sample.group` of each row.
         comparisons: For each row, how its given attributes differ from measured ones; None where none were given.
         warnings: What was left out of rows.
         problems: Samples that gave no row.
@@ -39,6 +41,7 @@ class RowBatch:
     table: pa.Table
     digests: list[bytes] = field(default_factory=list)
     fingerprints: list[Fingerprint] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
     comparisons: list[Sequence[str] | None] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     problems: list[DataError] = field(default_factory=list)
@@ -55,13 +58,12 @@ class RowBatch:
         return [(name, line) for name, lines in zip(image_ids, self.comparisons, strict=True) for line in lines or ()]
 
 
-def make_batch(samples: Sequence[Sample], schema: pa.Schema, with_fingerprints: bool) -> RowBatch:
+def make_batch(samples: Sequence[Sample], schema: pa.Schema) -> RowBatch:
     """Turn samples into rows; a bad one becomes a problem and costs the others nothing.
 
     Args:
         samples: What to read.
         schema: Of the rows, with the features of `datasets` inside.
-        with_fingerprints: Whether duplicates will be looked for.
     """
     label: ClassLabel = Features.from_arrow_schema(schema)["label"]
     rows: list[dict[str, Any]] = []
@@ -73,8 +75,8 @@ def make_batch(samples: Sequence[Sample], schema: pa.Schema, with_fingerprints: 
             batch.problems.append(error)
             continue
         batch.digests.append(_digest(record.row))
-        if with_fingerprints:
-            batch.fingerprints.append(fingerprint(record.gray))
+        batch.fingerprints.append(record.fingerprint)
+        batch.groups.append(sample.group)
         batch.warnings.extend(record.warnings)
         batch.comparisons.append(record.disagreements)
         rows.append({**record.row, "label": label.str2int(record.row["label"])})

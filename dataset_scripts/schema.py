@@ -14,11 +14,13 @@ FIELDS = {
     "image": "the file's own bytes; a PNG where the builder resizes",
     "image_id": "unique within the data set",
     "sha256": "of the image bytes here",
+    "pixel_sha256": "of size and gray values: equal for copies in other formats, if no value was lost",
     "source_file`, `source_sha256": "raw file that the image was made from, and its hash",
     "width`, `height": "pixels",
     "source": "data set that the image comes from",
     "license`, `redistributable": "what its owner allows",
     "split_id": "how the splits were drawn",
+    "official_split": "the source's own split; null: it has none",
     "object_name": "what is in the picture",
     "label`, `super_category": "class and its field of industry",
     "is_defective": "null: unknown",
@@ -45,7 +47,7 @@ class View:
     """
 
     columns: tuple[str, ...] = ()
-    filters: tuple[tuple[str, str, str], ...] = ()
+    filters: tuple[tuple[str, str, str | bool], ...] = ()
 
 
 VIEWS = {
@@ -73,6 +75,7 @@ def record_features(class_names: Sequence[str]) -> Features:
             "image": Image(),
             "image_id": text,
             "sha256": text,
+            "pixel_sha256": text,
             "source_file": text,
             "source_sha256": text,
             "width": Value("int32"),
@@ -81,6 +84,7 @@ def record_features(class_names: Sequence[str]) -> Features:
             "license": text,
             "redistributable": Value("bool"),
             "split_id": text,
+            "official_split": text,
             "object_name": text,
             "label": ClassLabel(names=list(class_names)),
             "super_category": text,

@@ -6,6 +6,10 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
 SPLITS = ("train", "validation", "test")
 SMALL_CATEGORY = 50
 MIN_TEST = 10
@@ -24,34 +28,64 @@ def split_sizes(count: int) -> tuple[int, int, int]:
     return count - test - validation, validation, test
 
 
-def assign_splits(images: Iterable[tuple[str, str, str]], seed: int = 42) -> dict[str, str]:
-    """Assign each image to a split, category by category.
+def assign_splits(
+    categories: Sequence[str], sha256: Sequence[str], groups: Iterable[Sequence[int]] = (), seed: int = 42
+) -> list[str]:
+    """Assign each image to a split, category by category, and groups of images as a whole.
 
-    Images of equal bytes always share a split, also across categories; they can shift the sizes of `split_sizes`.
+    A group goes to `test` if all its images of the category still fit there, else to `validation`, else to `train`, in
+    the order of a hash, so that neither file names nor their order matter. Where groups are so large that a small
+    category lacks test images, the smallest groups move from `train` to `test` until it has them; never the last one.
 
     Args:
-        images: (image id, category, SHA-256 of the file) in any order.
+        categories: Category of each image, over which `split_sizes` counts.
+        sha256: Hash of each image's file.
+        groups: Images that share a split, also across categories: what a reader knows to be one part or photo, and
+            copies. Groups may overlap.
         seed: Another seed gives another draw.
 
     Returns:
-        Split name of each image id.
+        Split of each image.
     """
-    members: dict[str, list[str]] = defaultdict(list)
-    categories: dict[str, set[str]] = defaultdict(set)
-    sizes: Counter[str] = Counter()
-    for image_id, category, sha256 in images:
-        members[sha256].append(image_id)
-        categories[category].add(sha256)
-        sizes[category] += 1
-    split_of: dict[str, str] = {}
-    for category in sorted(categories):
-        train, validation, _ = split_sizes(sizes[category])
-        taken = 0
-        for sha256 in sorted(categories[category], key=lambda sha: _rank(sha, seed)):
-            if sha256 not in split_of:
-                split_of[sha256] = SPLITS[(taken >= train) + (taken >= train + validation)]
-            taken += len(members[sha256])
-    return {image_id: split_of[sha256] for sha256, ids in members.items() for image_id in ids}
+    units = _units(sha256, groups, seed)
+    members: dict[str, Counter[int]] = defaultdict(Counter)
+    for image, category in enumerate(categories):
+        members[category][units[image]] += 1
+    split_of: dict[int, str] = {}
+    for category in sorted(members):
+        _split_category(members[category], split_of)
+    return [split_of[unit] for unit in units]
+
+
+def _units(sha256: Sequence[str], groups: Iterable[Sequence[int]], seed: int) -> list[int]:
+    """Number of the unit of each image; units count up in the order of their smallest hash."""
+    first: dict[str, int] = {}
+    links = [(image, first.setdefault(sha, image)) for image, sha in enumerate(sha256)]
+    links += [(image, group[0]) for group in groups for image in group]
+    rows, columns = np.array(links).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(sha256), len(sha256)))
+    _, component = connected_components(graph, directed=False)
+    number: dict[int, int] = {}
+    for image in sorted(range(len(sha256)), key=lambda image: _rank(sha256[image], seed)):
+        number.setdefault(int(component[image]), len(number))
+    return [number[int(label)] for label in component]
+
+
+def _split_category(sizes: Counter[int], split_of: dict[int, str]) -> None:
+    """Put the units of a category, with their numbers of images, into the splits that still have room for them."""
+    _, *room = split_sizes(sizes.total())
+    rooms = dict(zip(("test", "validation"), reversed(room), strict=True))
+    for unit in sorted(sizes):
+        if unit not in split_of:
+            split_of[unit] = next((split for split in rooms if sizes[unit] <= rooms[split]), "train")
+        if split_of[unit] in rooms:
+            rooms[split_of[unit]] -= sizes[unit]
+    wanted = rooms["test"] if sizes.total() < SMALL_CATEGORY else int(all(split_of[u] != "test" for u in sizes))
+    own = sorted((unit for unit in sizes if split_of[unit] == "train"), key=lambda unit: (sizes[unit], unit))
+    for unit in own[:-1]:
+        if wanted > 0:
+            split_of[unit] = "test"
+            wanted -= sizes[unit]
 
 
 def _rank(sha256: str, seed: int) -> str:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from defect_hub.dataset_scripts.samples import Sample
 
 TRANSFER_SETS = {"msd-cls": "MSD-Cls, ten classes of aluminium", "cgfsds-9": "CGFSDS-9, five classes of steel tubes"}
 
@@ -25,6 +30,11 @@ def add_data_verbs(parser: argparse.ArgumentParser) -> None:
     stats = verbs.add_parser("stats", help="statistics and figures of a built folder, shown by its card")
     stats.add_argument("folder", type=Path, help="a built data set folder")
     stats.set_defaults(run=_stats)
+
+    _add_release(
+        verbs.add_parser("release", help="copy of a built folder without the images that must not be redistributed")
+    )
+    _add_join(verbs.add_parser("join", help="put your own copies of the images into a released folder"))
 
     prepare = verbs.add_parser("prepare", help='cache a built folder, so that load_dataset("NAME") works anywhere')
     prepare.add_argument("folder", type=Path, help="a built data set folder; its name becomes the data set's name")
@@ -76,6 +86,25 @@ def _add_validate(parser: argparse.ArgumentParser) -> None:
         _add_workers(checked)
 
 
+def _add_release(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Copy a built folder without the images that must not be redistributed."
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a built data set folder")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; an earlier build is replaced")
+    parser.add_argument(
+        "--keep", nargs="+", default=(), metavar="SOURCE", help="sources that stay whole: you hold the rights"
+    )
+    parser.set_defaults(run=_release)
+
+
+def _add_join(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Find missing images by their content among your own copies; masks of TADD subsets too."
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a released data set folder")
+    parser.add_argument("--raw", type=Path, required=True, help="folder of your copies, searched with all below it")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; an earlier build is replaced")
+    _add_workers(parser)
+    parser.set_defaults(run=_join)
+
+
 def _add_steeldefectx_raw(parser: argparse.ArgumentParser) -> None:
     raw = parser.add_mutually_exclusive_group(required=True)
     raw.add_argument("--raw", metavar="RAW", help="release: a folder with train/, train_mask/, ..., or a Hub id")
@@ -88,8 +117,13 @@ def _add_steeldefectx_raw(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_tadd_raw(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--raw", type=Path, required=True, help="the subset's folder, or the parent of several")
-    parser.add_argument("--subset", nargs="+", default=["MT"], metavar="NAME", help="subsets (default: MT)")
+    parser.add_argument("--raw", type=Path, required=True, help="parent of the subsets' folders, or the only one")
+    parser.add_argument(
+        "--subsets",
+        type=lambda names: names.split(","),
+        metavar="NAME,NAME",
+        help="subsets that must be there (default: all that are)",
+    )
 
 
 def _add_transfer_raw(parser: argparse.ArgumentParser) -> None:
@@ -133,7 +167,7 @@ def _build_steelsynth(args: argparse.Namespace) -> None:
 def _build_tadd(args: argparse.Namespace) -> None:
     from defect_hub.dataset_scripts.tadd.build import build_tadd
 
-    _report(build_tadd(args.raw, args.out, args.subset, skip_bad=args.skip_bad, workers=args.workers))
+    _report(build_tadd(args.raw, args.out, args.subsets, skip_bad=args.skip_bad, workers=args.workers))
 
 
 def _build_transfer(args: argparse.Namespace) -> None:
@@ -168,11 +202,12 @@ def _validate_steeldefectx(args: argparse.Namespace) -> int:
 
 
 def _validate_tadd(args: argparse.Namespace) -> int:
-    from defect_hub.dataset_scripts.tadd.build import class_names, read_tadd
+    from defect_hub.dataset_scripts.tadd.collection import collect
+    from defect_hub.dataset_scripts.tadd.subsets import label_space
     from defect_hub.dataset_scripts.validate import validate_samples
 
-    splits, problems = read_tadd(args.raw, args.subset)
-    return _verdict(validate_samples(class_names(args.subset), splits, problems, args.workers))
+    found = collect(args.raw, args.subsets)
+    return _verdict(validate_samples(label_space(), {"all": found.samples}, found.problems, args.workers))
 
 
 def _validate_built(args: argparse.Namespace) -> int:
@@ -194,6 +229,27 @@ def _stats(args: argparse.Namespace) -> None:
     from defect_hub.dataset_scripts.statistics import write_statistics
 
     print(*write_statistics(args.folder), sep="\n")
+
+
+def _release(args: argparse.Namespace) -> None:
+    from defect_hub.dataset_scripts.release import write_release
+
+    _report(write_release(args.folder, args.out, args.keep))
+
+
+def _join(args: argparse.Namespace) -> None:
+    from defect_hub.dataset_scripts.join import join_images
+    from defect_hub.dataset_scripts.tadd.subsets import load_subsets
+
+    readers = {name: partial(_tadd_samples, name) for name in load_subsets()}
+    _report(join_images(args.folder, args.raw, args.out, readers, args.workers))
+
+
+def _tadd_samples(name: str, raw: Path) -> Sequence[Sample]:
+    """The samples of one subset in a raw folder."""
+    from defect_hub.dataset_scripts.tadd.collection import collect
+
+    return collect(raw, [name]).samples
 
 
 def _prepare(args: argparse.Namespace) -> None:

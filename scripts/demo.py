@@ -55,7 +55,7 @@ def steelsynth_demo(work: Path) -> Path:
 def magnetic_tile_demo(raw: Path, work: Path) -> Path:
     """Real magnetic tiles: build, train, few-shot table over five draws of references."""
     data = work / "tadd"
-    run(program("defect-hub"), "data", "build", "tadd", "--subset", "MT", "--raw", raw, "--out", data)
+    run(program("defect-hub"), "data", "build", "tadd", "--subsets", "MT", "--raw", raw, "--out", data)
     model = train("spgdd_gpt_tiny_mt.yaml", data, work / "runs" / "mt")
     result = work / "few_shot.json"
     few_shot = ("-m", "defect_hub.benchmarks.few_shot", "--model", model, "--data", data, "--out", result)

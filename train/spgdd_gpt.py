@@ -106,7 +106,7 @@ def build_model(recipe: SpgddGptRecipe, rows: Any) -> tuple[Any, Any]:
     """Fresh tiny model, or the checkpoint named by the recipe."""
     overrides = json.loads(recipe.model_config)
     if recipe.model == "tiny":
-        corpus = [turn["value"] for conversation in rows["conversation"] for turn in conversation]
+        corpus = [turn["value"] for conversation in rows["conversation"] for turn in conversation[:2]]
         return build_tiny(corpus, sorted(set(rows["object_name"])), **overrides)
     model = AutoModel.from_pretrained(recipe.model, dtype="float32", **overrides)
     return model, AutoProcessor.from_pretrained(recipe.model)

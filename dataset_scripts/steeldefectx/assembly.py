@@ -15,7 +15,7 @@ from defect_hub.dataset_scripts.assemble import BuildReport, Recipe, write_datas
 from defect_hub.dataset_scripts.class_descriptions import ClassDescription, compose_class_description
 from defect_hub.dataset_scripts.readers.class_folders import Entry, plain_name
 from defect_hub.dataset_scripts.readers.errors import DataError
-from defect_hub.dataset_scripts.records import Sample, Source
+from defect_hub.dataset_scripts.samples import Sample, Source
 from defect_hub.dataset_scripts.splits import stratified_split
 from defect_hub.dataset_scripts.steeldefectx.assembly_report import SourceReport, describe_sources
 from defect_hub.dataset_scripts.steeldefectx.build import ALIASES, CARD_HEADER

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from defect_hub.dataset_scripts.assemble import BuildReport, Recipe, write_dataset
-from defect_hub.dataset_scripts.records import Source
+from defect_hub.dataset_scripts.samples import Source
 from defect_hub.dataset_scripts.steeldefectx.release import load_classes, read_release
 
 SOURCE = Source(

@@ -77,11 +77,7 @@ def load_raw(entry: Entry, source: SourceSet) -> RawImage | Unreadable:
 
 def _read_boxes(path: Path, image: LoadedImage, source: SourceSet) -> tuple[list[Box], int]:
     """Boxes with plain raw names, and the number of ignored ones."""
-    annotation = read_voc(path)
-    if (annotation.width, annotation.height) != image.source_size:
-        width, height = image.source_size
-        problem = f"is for {annotation.width}x{annotation.height} px where its image has {width}x{height} px"
-        raise DataError(path, "size", problem, "Supply the annotation of this image")
+    annotation = read_voc(path, image.source_size)
     named = [replace(box, category=plain_name(box.category)) for box in annotation.boxes]
     boxes = [box for box in named if box.category not in source.ignored_boxes]
     for box in boxes:

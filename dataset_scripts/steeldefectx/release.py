@@ -15,7 +15,7 @@ from defect_hub.dataset_scripts.class_descriptions import parse_class_descriptio
 from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.readers.folders import list_files, pair_by_stem
 from defect_hub.dataset_scripts.readers.jsonfile import read_json
-from defect_hub.dataset_scripts.records import Sample, Source
+from defect_hub.dataset_scripts.samples import Sample, Source
 from defect_hub.dataset_scripts.texts import without_doubled_polarity
 
 SPLITS = ("train", "val")
@@ -130,7 +130,7 @@ def _class_descriptions(
 def _check_described(
     path: Path, splits: Mapping[str, list[Sample]], descriptions: Mapping[str, Any], problems: list[DataError]
 ) -> None:
-    used = {sample.class_name for samples in splits.values() for sample in samples}
+    used = {sample.class_name or "" for samples in splits.values() for sample in samples}
     for name in sorted(used - set(descriptions)):
         problems.append(DataError(path, name, "has no description", "Add a sentence for the class"))
 
@@ -221,4 +221,5 @@ def _sample(
         attributes=entry["structured_attributes"],
         class_description=parts,
         source_file=f"{split}/{image.name}",
+        official_split=split,
     )

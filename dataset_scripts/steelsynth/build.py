@@ -8,7 +8,7 @@ from pathlib import Path
 
 from defect_hub.dataset_scripts.assemble import BuildReport, Recipe, write_dataset
 from defect_hub.dataset_scripts.output import check_replaceable, explain_full_disk
-from defect_hub.dataset_scripts.records import Source
+from defect_hub.dataset_scripts.samples import Source
 from defect_hub.dataset_scripts.steeldefectx.release import load_classes, read_release
 from defect_hub.dataset_scripts.steelsynth.release import write_release
 

@@ -13,7 +13,7 @@ import yaml
 from defect_hub.dataset_scripts.assemble import BuildReport, Recipe, write_dataset
 from defect_hub.dataset_scripts.readers.class_folders import Layout, Listing, list_layout
 from defect_hub.dataset_scripts.readers.errors import DataError
-from defect_hub.dataset_scripts.records import Sample, Source
+from defect_hub.dataset_scripts.samples import Sample, Source
 
 CARD_HEADER = {
     "license": "other",

@@ -37,6 +37,6 @@ def magnetic_tiles(tmp_path: Path) -> Path:
                 mask[9, 10:20] = 127
             image = rng.integers(100, 140, size, dtype=np.uint8)
             image[mask == 255] //= 2
-            Image.fromarray(image).save(folder / f"exp{index}.jpg")
-            Image.fromarray(mask).save(folder / f"exp{index}.png")
+            Image.fromarray(image).save(folder / f"exp1_num_{index}.jpg")
+            Image.fromarray(mask).save(folder / f"exp1_num_{index}.png")
     return root

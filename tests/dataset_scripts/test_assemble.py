@@ -17,7 +17,7 @@ from PIL import Image
 
 from defect_hub.dataset_scripts.assemble import BuildReport, Recipe, write_dataset
 from defect_hub.dataset_scripts.readers.errors import DataError
-from defect_hub.dataset_scripts.records import Source
+from defect_hub.dataset_scripts.samples import Source
 from defect_hub.dataset_scripts.schema import record_features
 from defect_hub.dataset_scripts.steeldefectx.build import SOURCE
 from defect_hub.dataset_scripts.steeldefectx.release import load_classes, read_release

@@ -3,7 +3,7 @@ from collections import Counter
 import yaml
 from datasets import Features, Value
 
-from defect_hub.dataset_scripts.cards import ConfigFacts, DatasetFacts, render_card
+from defect_hub.dataset_scripts.cards import ConfigFacts, DatasetFacts, configs_table, render_card
 
 TEXT = Value("string")
 FEATURES = Features({"label": TEXT, "t0": TEXT})
@@ -79,3 +79,16 @@ def test_body_says_what_was_skipped_compared_and_doubled() -> None:
     assert "2 images differ from the given values (Scale 2, Position 1)" in body
     assert "flips and rotations included: 2, of 5 images, connected by 4 near pairs;" in body
     assert "Groups that straddle the splits: 1;" in body
+
+
+def test_configs_are_listed_with_columns_and_rows() -> None:
+    configs = {"default": ((), {"train": 12345, "val": 1}), "texts": (("label", "t0"), {"train": 3})}
+    lines = [
+        "| config | columns | rows |",
+        "| --- | --- | --- |",
+        "| `default` | all columns | train 12,345, val 1 |",
+        "| `texts` | label, t0 | train 3 |",
+    ]
+    assert configs_table(configs) == "\n".join(lines)
+    assert configs_table({}) == "\n".join(lines[:2])
+    assert "| `default` | all columns | train 3, val 1 |\n| `texts` | t0 | train 3, val 1 |" in render()[1]

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Features, Image, Value
 
-from defect_hub.dataset_scripts.parquet import ROW_GROUP, ShardWriter
+from defect_hub.dataset_scripts.parquet import ROW_GROUP, ShardWriter, view_size
 from defect_hub.dataset_scripts.schema import View
 
 FEATURES = Features({"image": Image(), "label": ClassLabel(names=["a", "b"]), "text": Value("string")})
@@ -57,3 +57,8 @@ def test_error_leaves_no_finished_rows(tmp_path: Path) -> None:
         writer.write(table(0, 3))
         raise RuntimeError
     assert pq.read_table(tmp_path / "train-00000-of-00001.parquet").num_rows == 0
+
+
+def test_a_column_may_have_several_conditions() -> None:
+    view = View(("label",), (("text", "!=", ""), ("label", "==", 1), ("text", "==", "abc")))
+    assert view_size(table(0, 12), view) == (2, 2 * 8)

@@ -37,7 +37,7 @@ def test_name_loads_from_the_parent_and_once_prepared_from_anywhere(tmp_path: Pa
         'load_dataset("steelsynth", "t4", split="train").column_names',
         'list(next(iter(load_dataset("steelsynth", "segmentation", split="val", streaming=True))))',
     )
-    expected = [7, 27, ["image", "label", "t4"], ["image", "label", "mask"]]
+    expected = [7, 29, ["image", "label", "t4"], ["image", "label", "mask"]]
     assert in_fresh_process(parent, tmp_path / "home-a", *loads) == expected
     command = [sys.executable, "-m", "defect_hub.cli", "data", "prepare", str(parent / "steelsynth")]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(home)}

@@ -1,17 +1,39 @@
 import hashlib
 import io
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
-from defect_hub.dataset_scripts.attributes import mask_attributes
+from defect_hub.dataset_scripts.attributes import CELLS, mask_attributes
 from defect_hub.dataset_scripts.readers.boxes import Box
 from defect_hub.dataset_scripts.readers.errors import DataError
-from defect_hub.dataset_scripts.records import Sample, Source, make_record
+from defect_hub.dataset_scripts.records import make_record
+from defect_hub.dataset_scripts.samples import Sample, Source
 from defect_hub.dataset_scripts.schema import TEXT_LEVELS, record_features
+
+SIZE = (90, 60)
+
+
+def spots(image_size: tuple[int, int], *, marked: dict[str, list[tuple[int, int]]]) -> dict[str, NDArray[np.bool_]]:
+    """A region reader: spots of 6x6 px at the given (x, y), by category."""
+    regions = {}
+    for category, places in marked.items():
+        regions[category] = np.zeros(image_size[::-1], dtype=bool)
+        for x, y in places:
+            regions[category][y : y + 6, x : x + 6] = True
+    return regions
+
+
+def boxes(image_size: tuple[int, int]) -> list[Box]:
+    """A box reader."""
+    assert image_size == SIZE
+    return [Box("crack", 5, 5, 10, 4), Box("dent", 40, 30, 30, 20)]
+
 
 SOURCE = Source("MT", "magnetic tile", "electronics", "other", False, "seed42", "composed")
 
@@ -45,7 +67,9 @@ def test_defective_record_is_complete(sample: Sample) -> None:
     assert record["t1"] is None
     assert record["t4"].startswith("A tiny dark blowhole is observed on the magnetic tile.")
     answer = "Yes, there is a tiny dark blowhole in the top left of the magnetic tile."
-    assert [turn["value"] for turn in record["conversation"]] == ["Is there any defect in this image?", answer]
+    assert [turn["value"] for turn in record["conversation"][:2]] == ["Is there any defect in this image?", answer]
+    assert "blowhole" in record["t2"]
+    assert record["t2"] in [turn["value"] for turn in record["conversation"][2:]]
 
 
 def test_given_texts_and_attributes_win(sample: Sample) -> None:
@@ -134,3 +158,68 @@ def test_colour_is_kept_where_there_is_any(sample: Sample) -> None:
     Image.new("RGB", (90, 60), (200, 10, 10)).save(sample.image)
     record = make_record(replace(sample, mask=None, size=(32, 32))).row
     assert Image.open(io.BytesIO(record["image"]["bytes"])).getpixel((3, 3)) == (200, 10, 10)
+
+
+def test_regions_of_several_categories(sample: Sample) -> None:
+    read = partial(spots, marked={"crack": [(5, 5)], "dent": [(70, 50), (40, 30)]})
+    source = replace(SOURCE, nouns={"dent": "dented area"})
+    record = make_record(
+        replace(sample, mask=None, regions=read, class_name=None, is_defective=None, source=source)
+    ).row
+    assert (record["label"], record["is_defective"], record["annotation"]) == ("dent", True, "mask")
+    found = [(item["category"], item["bbox"]) for item in record["objects"]]
+    assert found == [("crack", [5, 5, 6, 6]), ("dent", [40, 30, 6, 6]), ("dent", [70, 50, 6, 6])]
+    mask = np.asarray(Image.open(io.BytesIO(record["mask"]["bytes"])))
+    assert np.array_equal(mask > 0, np.logical_or(*spots(SIZE, **read.keywords).values()))
+    assert record["attributes"]["number_of_defects"] == "two"
+    assert "two" in record["t2"]
+    assert "dented areas" in record["t2"]
+    assert "crack" in record["t2"]
+    assert "two" in record["t4"].lower()
+
+
+def test_a_given_class_leads_the_regions(sample: Sample) -> None:
+    read = partial(spots, marked={"crack": [(5, 5)], "dent": [(70, 50), (40, 30)]})
+    record = make_record(replace(sample, mask=None, regions=read, class_name="crack")).row
+    assert record["label"] == "crack"
+    assert record["attributes"]["position"] == [{"cell": "top-left", "fraction": 1.0}]
+
+
+def test_an_annotation_that_marks_nothing(sample: Sample) -> None:
+    empty = replace(sample, mask=None, regions=partial(spots, marked={}), class_name=None, is_defective=None)
+    found = make_record(empty)
+    assert (found.row["label"], found.row["is_defective"], found.row["mask"]) == ("unknown", None, None)
+    assert len(found.warnings) == 1
+    normal = make_record(replace(empty, empty_class="normal"))
+    assert (normal.row["label"], normal.row["is_defective"], normal.row["annotation"]) == ("normal", False, "mask")
+    assert not np.asarray(Image.open(io.BytesIO(normal.row["mask"]["bytes"]))).any()
+    assert normal.row["t2"]
+    assert list(normal.warnings) == []
+
+
+def test_boxes_may_be_read_with_the_image(sample: Sample) -> None:
+    record = make_record(replace(sample, mask=None, boxes=boxes, class_name=None, is_defective=None)).row
+    assert (record["label"], record["is_defective"], record["annotation"]) == ("dent", True, "boxes")
+    assert [item["category"] for item in record["objects"]] == ["crack", "dent"]
+    assert "dent" in record["t2"]
+    assert "crack" in record["t2"]
+    with pytest.raises(DataError, match="boxes: marks defects on an image of class Free"):
+        make_record(replace(sample, mask=None, boxes=boxes, class_name="Free", is_defective=False))
+
+
+def test_descriptions_of_normal_and_not_located_images(sample: Sample) -> None:
+    normal = make_record(replace(sample, mask=None, class_name="Free", is_defective=False)).row
+    assert "magnetic tile" in normal["t2"]
+    assert normal["conversation"][3]["value"].startswith("No")
+    unlocated = make_record(replace(sample, mask=None)).row
+    assert "blowhole" in unlocated["t2"]
+    assert not any(cell.replace("-", " ") in unlocated["t2"] for cell in CELLS)
+
+
+def test_pixel_hash_is_that_of_the_gray_values(sample: Sample) -> None:
+    record = make_record(sample).row
+    Image.open(sample.image).save(sample.image.with_suffix(".bmp"))
+    copy = make_record(replace(sample, image=sample.image.with_suffix(".bmp"))).row
+    assert copy["sha256"] != record["sha256"]
+    assert copy["pixel_sha256"] == record["pixel_sha256"]
+    assert make_record(replace(sample, official_split="train")).row["official_split"] == "train"

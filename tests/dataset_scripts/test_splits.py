@@ -7,8 +7,15 @@ import pytest
 from defect_hub.dataset_scripts.splits import assign_splits, draw_shots, seen_in_train, split_sizes, stratified_split
 
 
-def images(category: str, count: int) -> list[tuple[str, str, str]]:
-    return [(f"{category}/{i}", category, hashlib.sha256(f"{category}{i}".encode()).hexdigest()) for i in range(count)]
+def images(**counts: int) -> tuple[list[str], list[str]]:
+    """Categories and hashes of so many images of each category."""
+    pairs = [(category, f"{category}{number}") for category, count in counts.items() for number in range(count)]
+    return [category for category, _ in pairs], [hashlib.sha256(name.encode()).hexdigest() for _, name in pairs]
+
+
+def sizes_of(categories: list[str], splits: list[str], category: str) -> tuple[int, ...]:
+    found = Counter(split for own, split in zip(categories, splits, strict=True) if own == category)
+    return tuple(found[split] for split in ("train", "validation", "test"))
 
 
 @pytest.mark.parametrize(
@@ -36,25 +43,62 @@ def test_sizes_add_up() -> None:
 
 
 def test_categories_get_their_sizes() -> None:
-    split_of = assign_splits(images("crack", 100) + images("dent", 20))
-    counts = Counter((image_id.split("/")[0], split) for image_id, split in split_of.items())
+    categories, hashes = images(crack=100, dent=20)
+    splits = assign_splits(categories, hashes)
     for category, count in (("crack", 100), ("dent", 20)):
-        found = tuple(counts[category, split] for split in ("train", "validation", "test"))
-        assert found == split_sizes(count)
+        assert sizes_of(categories, splits, category) == split_sizes(count)
 
 
 def test_order_does_not_matter_and_seed_does() -> None:
-    items = images("crack", 60)
-    shuffled = random.Random(0).sample(items, len(items))
-    assert assign_splits(items) == assign_splits(shuffled)
-    assert assign_splits(items, seed=1) != assign_splits(items, seed=2)
+    categories, hashes = images(crack=60, dent=30)
+    groups = [[number, number + 1] for number in range(0, 40, 4)]
+    order = random.Random(0).sample(range(90), 90)
+    place = {old: new for new, old in enumerate(order)}
+    shuffled = assign_splits(
+        [categories[old] for old in order],
+        [hashes[old] for old in order],
+        [[place[number] for number in group] for group in groups],
+    )
+    assert [shuffled[place[number]] for number in range(90)] == assign_splits(categories, hashes, groups)
+    assert assign_splits(categories, hashes, seed=1) != assign_splits(categories, hashes, seed=2)
 
 
 def test_equal_bytes_share_a_split_across_categories() -> None:
-    items = images("crack", 60)
-    copies = [(f"copy of {image_id}", "dent", sha256) for image_id, _, sha256 in items[:30]]
-    split_of = assign_splits(items + copies)
-    assert all(split_of[image_id] == split_of[f"copy of {image_id}"] for image_id, _, _ in items[:30])
+    categories, hashes = images(crack=60)
+    splits = assign_splits(categories + ["dent"] * 30, hashes + hashes[:30])
+    assert splits[60:] == splits[:30]
+
+
+def test_groups_stay_together_and_sizes_hold_as_far_as_they_allow() -> None:
+    categories, hashes = images(crack=600)
+    groups = [list(range(start, start + 6)) for start in range(0, 600, 6)]
+    splits = assign_splits(categories, hashes, groups)
+    assert all(len({splits[number] for number in group}) == 1 for group in groups)
+    assert sizes_of(categories, splits, "crack") == (420, 90, 90)
+
+
+def test_overlapping_groups_are_one() -> None:
+    categories, hashes = images(crack=60)
+    splits = assign_splits(categories, hashes, [[0, 1, 2], [2, 3], [3, 4, 5]])
+    assert len(set(splits[:6])) == 1
+
+
+def test_a_small_category_of_large_groups_keeps_ten_test_images_and_some_to_train() -> None:
+    categories, hashes = images(crack=48)
+    splits = assign_splits(categories, hashes, [list(range(start, start + 12)) for start in range(0, 48, 12)])
+    assert sizes_of(categories, splits, "crack") == (36, 0, 12)
+
+
+def test_a_category_in_one_group_is_for_training() -> None:
+    categories, hashes = images(crack=48)
+    assert set(assign_splits(categories, hashes, [list(range(48))])) == {"train"}
+
+
+def test_a_group_too_large_for_test_does_not_swallow_it() -> None:
+    categories, hashes = images(crack=200)
+    splits = assign_splits(categories, hashes, [list(range(100))])
+    assert set(splits[:100]) == {"train"}
+    assert sizes_of(categories, splits, "crack") == (140, 30, 30)
 
 
 def test_images_with_a_twin_in_train_count_as_seen() -> None:

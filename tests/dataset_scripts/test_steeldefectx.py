@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from defect_hub.dataset_scripts.readers.errors import DataError
-from defect_hub.dataset_scripts.records import Sample, make_record
+from defect_hub.dataset_scripts.records import make_record
+from defect_hub.dataset_scripts.samples import Sample
 from defect_hub.dataset_scripts.steeldefectx.build import SOURCE, build_steeldefectx
 from defect_hub.dataset_scripts.steeldefectx.release import load_classes, read_release
 

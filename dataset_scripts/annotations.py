@@ -1,0 +1,200 @@
+"""What the annotation of an image says: where which defects are, and how they look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from defect_hub.dataset_scripts.attributes import (
+    Components,
+    box_attributes,
+    box_mask,
+    components,
+    mask_attributes,
+    position_fractions,
+)
+from defect_hub.dataset_scripts.class_descriptions import attribute_disagreements
+from defect_hub.dataset_scripts.colours import colour_word
+from defect_hub.dataset_scripts.descriptions import Finding
+from defect_hub.dataset_scripts.readers.boxes import Box
+from defect_hub.dataset_scripts.readers.errors import DataError
+from defect_hub.dataset_scripts.readers.images import LoadedImage, LoadedMask, encode_mask, read_mask
+from defect_hub.dataset_scripts.samples import Sample
+from defect_hub.dataset_scripts.texts import countable_noun
+
+UNKNOWN = "unknown"
+"""Class of an image of which nobody says whether it shows a defect."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """Where the defects of an image are.
+
+    Attributes:
+        kind: "mask", "boxes" or "none".
+        class_name: Class of the image.
+        is_defective: None where unknown.
+        objects: Objects of the schema.
+        attributes: Structured attributes of the defects of this class; None where not known.
+        findings: One for each category that the image shows, that of the class first; none for a normal image.
+        mask: PNG of the defects of all categories; None where there is no pixel annotation.
+        disagreements: Given attributes that differ from those measured on the mask; None where nothing was compared.
+        warnings: What was left out.
+    """
+
+    kind: str
+    class_name: str
+    is_defective: bool | None
+    objects: Sequence[dict[str, Any]] = ()
+    attributes: Mapping[str, Any] | None = None
+    findings: Sequence[Finding] = ()
+    mask: bytes | None = None
+    disagreements: Sequence[str] | None = None
+    warnings: Sequence[str] = ()
+
+
+def annotate(sample: Sample, image: LoadedImage) -> Annotation:
+    """Read the annotation of an image and measure it.
+
+    Raises:
+        DataError: A file is unusable or contradicts the class.
+    """
+    if sample.mask is not None:
+        mask = read_mask(sample.mask, image.source_size, sample.size)
+        found = {sample.class_name or UNKNOWN: mask.defect} if mask.defect.any() else {}
+        return _from_regions(sample, image, found, str(sample.mask), mask)
+    if sample.regions is not None:
+        return _from_regions(sample, image, sample.regions(image.source_size), str(sample.image))
+    if sample.boxes is not None:
+        boxes = sample.boxes(image.source_size) if callable(sample.boxes) else sample.boxes
+        return _from_boxes(sample, image, boxes)
+    return _not_located(sample)
+
+
+def _not_located(sample: Sample) -> Annotation:
+    if sample.is_defective is None:
+        return Annotation("none", sample.class_name or UNKNOWN, None, attributes=sample.attributes)
+    class_name = sample.class_name or UNKNOWN
+    findings = [_finding(sample, class_name, sample.attributes, None)] if sample.is_defective else []
+    return Annotation("none", class_name, sample.is_defective, attributes=sample.attributes, findings=findings)
+
+
+def _from_regions(
+    sample: Sample,
+    image: LoadedImage,
+    regions: Mapping[str, NDArray[np.bool_]],
+    where: str,
+    mask: LoadedMask | None = None,
+) -> Annotation:
+    """Annotation from the defect pixels of each category; `mask` is the file that they come from, if it is one."""
+    if not regions:
+        return _from_empty(sample, image, mask)
+    _check_defective(sample, where, "mask")
+    parts = {name: components(defect) for name, defect in regions.items()}
+    name, others = _ranked(sample, {name: int(part.areas.sum()) for name, part in parts.items()})
+    measured = {
+        other: mask_attributes(image.gray, regions[other], other, parts[other])
+        for other in (name, *others)
+        if other in parts
+    }
+    attributes: Mapping[str, Any] | None = measured.get(name)
+    disagreements = None
+    if sample.attributes is not None and name in regions:
+        attributes, disagreements = sample.attributes, _compared(sample.attributes, measured[name], mask)
+    findings = [
+        _finding(sample, other, measured.get(other), _colour(image, regions.get(other))) for other in (name, *others)
+    ]
+    union = np.logical_or.reduce(list(regions.values()))
+    return Annotation(
+        "mask",
+        name,
+        True,
+        objects=[item for other, part in parts.items() for item in _mask_objects(part, other)],
+        attributes=attributes,
+        findings=findings,
+        mask=encode_mask(union) if mask is None else mask.data,
+        disagreements=disagreements,
+    )
+
+
+def _from_empty(sample: Sample, image: LoadedImage, mask: LoadedMask | None) -> Annotation:
+    """An annotation that marks nothing: the image is normal, or nobody annotated its defect."""
+    if sample.is_defective is False or sample.empty_class is not None:
+        name = sample.class_name if sample.is_defective is False else sample.empty_class
+        empty = mask.data if mask is not None else encode_mask(np.zeros(image.gray.shape, dtype=bool))
+        return Annotation("mask", name or UNKNOWN, False, mask=empty)
+    warning = f"{sample.image_id}: empty mask of a defect ({sample.class_name or UNKNOWN}), taken as no annotation"
+    found = _not_located(sample)
+    return Annotation(
+        "none", found.class_name, found.is_defective, (), found.attributes, found.findings, warnings=[warning]
+    )
+
+
+def _check_defective(sample: Sample, where: str, field: str) -> None:
+    if sample.is_defective is False:
+        problem = f"marks defects on an image of class {sample.class_name}"
+        raise DataError(where, field, problem, f"Correct the class or the {field}")
+
+
+def _compared(given: Mapping[str, Any], measured: Mapping[str, Any], mask: LoadedMask | None) -> list[str]:
+    """How given attributes differ from measured ones."""
+    if mask is not None and not mask.binary:
+        # The release counts every pixel that is not black for the position, also the grey edges.
+        measured = {**measured, "Position": position_fractions(mask.gray > 0)}
+    return attribute_disagreements(given, measured)
+
+
+def _from_boxes(sample: Sample, image: LoadedImage, given: Sequence[Box]) -> Annotation:
+    if given:
+        _check_defective(sample, str(sample.image), "boxes")
+    height, width = image.gray.shape
+    scale = np.tile(np.divide((width, height), image.source_size), 2)
+    corners = np.array([(box.x, box.y, box.width, box.height) for box in given]).reshape(-1, 4) * scale
+    objects = [
+        {"bbox": bbox.tolist(), "category": box.category, "area": float(bbox[2] * bbox[3]), "iscrowd": False}
+        for box, bbox in zip(given, corners, strict=True)
+    ]
+    areas: dict[str, float] = {}
+    for item in objects:
+        areas[item["category"]] = areas.get(item["category"], 0) + item["area"]
+    name, others = _ranked(sample, areas)
+    measured: dict[str, Mapping[str, Any]] = {}
+    findings = []
+    for other in (name, *others):
+        own = corners[[box.category == other for box in given]]
+        colour = None
+        if len(own):
+            measured[other] = box_attributes(image.gray, own, other)
+            colour = _colour(image, box_mask(own, image.gray.shape))
+        findings.append(_finding(sample, other, measured.get(other), colour))
+    attributes = sample.attributes if sample.attributes is not None else measured.get(name)
+    return Annotation("boxes", name, True if given else sample.is_defective, objects, attributes, findings)
+
+
+def _ranked(sample: Sample, areas: Mapping[str, float]) -> tuple[str, list[str]]:
+    """The class of the image, and the other categories from the largest to the smallest area."""
+    order = sorted(areas, key=lambda name: -areas[name])
+    name = sample.class_name or (order[0] if order else UNKNOWN)
+    return name, [other for other in order if other != name]
+
+
+def _finding(sample: Sample, name: str, attributes: Mapping[str, Any] | None, colour: str | None) -> Finding:
+    placed = attributes if attributes is not None and attributes["Position"] else None
+    return Finding(sample.source.nouns.get(name) or countable_noun(name), placed, colour)
+
+
+def _colour(image: LoadedImage, defect: NDArray[np.bool_] | None) -> str | None:
+    """Colour word of defect pixels (H, W); None for gray images and where nothing is marked."""
+    return None if image.colour is None or defect is None else colour_word(image.colour[defect])
+
+
+def _mask_objects(parts: Components, category: str) -> list[dict[str, Any]]:
+    """8-connected components as objects in the COCO convention, in reading order."""
+    return [
+        {"bbox": bbox, "category": category, "area": area, "iscrowd": False}
+        for bbox, area in zip(parts.boxes.tolist(), parts.areas.tolist(), strict=True)
+    ]

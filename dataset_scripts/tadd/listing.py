@@ -1,0 +1,229 @@
+"""The files of a subset: its images and the annotation files that belong to them. No file is decoded."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from defect_hub.dataset_scripts.readers.class_folders import plain_name
+from defect_hub.dataset_scripts.readers.errors import DataError
+from defect_hub.dataset_scripts.readers.tables import read_table
+from defect_hub.dataset_scripts.tadd.subsets import AUTHORS_LAYOUT, SPLIT_NAMES, Layout, Subset
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files below a folder.
+
+    Attributes:
+        root: The folder.
+        paths: Paths below it by their lower-case form, with `/`, sorted.
+    """
+
+    root: Path
+    paths: Mapping[str, str]
+
+    def find(self, template: str, values: Mapping[str, str]) -> Path | None:
+        """The file that a template names, whatever the case; None where there is none."""
+        path = self.paths.get(template.format_map(values).casefold())
+        return None if path is None else self.root / path
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image of a subset.
+
+    Attributes:
+        path: Path below the subset's folder.
+        layout: The layout that it matches.
+        values: What the path says: stem, category, object, split, group, ...
+        row: What tables say of it: category, split.
+    """
+
+    path: str
+    layout: Layout
+    values: Mapping[str, str]
+    row: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def official_split(self) -> str | None:
+        """The set's own split of the image."""
+        name = self.row.get("split") or (self.values.get("split") if self.layout.official else None)
+        return SPLIT_NAMES.get(name.lower()) if name else None
+
+    @property
+    def raw_category(self) -> str | None:
+        """The category in the set's own words, the first of several; None where only the annotation tells."""
+        listed = self.row.get("category", "").split(",")[0].strip()
+        return self.layout.category or self.values.get("category") or listed or None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A subset's folder.
+
+    Attributes:
+        subset: What it is.
+        files: All files.
+        entries: Its images.
+        used: Paths of the images and of the annotation files that belong to them.
+        unread: Further folders of the subset, which are not read.
+    """
+
+    subset: Subset
+    files: Files
+    entries: Sequence[Entry]
+    used: frozenset[str]
+    unread: Sequence[str]
+
+
+def find_subset(raw: Path, subset: Subset, *, here: bool = False) -> Listing | None:
+    """Find a subset in a raw folder.
+
+    Args:
+        raw: Folder that holds a folder of the subset, or (by its name or `here`) is that folder.
+        subset: What to look for.
+        here: Whether `raw` may be the folder whatever its name.
+
+    Returns:
+        The first folder that holds images of it; None where there is no folder of it.
+
+    Raises:
+        DataError: There is a folder of that name, but no image in it lies as in a known layout, or images lie in two.
+    """
+    folders = _folders(raw, subset, here)
+    for number, (folder, layouts) in enumerate(folders):
+        listing = _list_folder(folder, subset, layouts)
+        if listing is not None:
+            others = (other.name for other, known in folders[number + 1 :] if _list_folder(other, subset, known))
+            unread = [name for name in dict.fromkeys(others) if name != folder.name]
+            return Listing(subset, listing[0], listing[1], listing[2], unread)
+    own = [folder for folder, layouts in folders if not layouts[0].folders]
+    if own:
+        remedy = f"Lay it out as {subset.layout_hint()}"
+        raise DataError(own[0], "layout", f"holds no image where {subset.name} has them", remedy)
+    return None
+
+
+def _folders(raw: Path, subset: Subset, here: bool) -> list[tuple[Path, list[Layout]]]:
+    """Folders that may hold the subset with the layouts to try: its own first, then those it shares with others."""
+    own = [layout for layout in subset.layouts if not layout.folders]
+    names = [_joined(name) for name in subset.folders]
+    children = sorted((path for path in raw.iterdir() if path.is_dir()), key=lambda path: path.name)
+    found = [(path, own) for name in names for path in children if _joined(path.name) == name]
+    named = _joined(raw.resolve().name) in names
+    if not found and named:
+        found.append((raw, own))
+    for layout in subset.layouts:
+        shared = [_joined(name) for name in layout.folders]
+        places = [path for path in (*children, raw) if _joined(path.resolve().name) in shared]
+        found += [(path, [layout]) for path in places]
+    return found if found or not here else [(raw, own)]
+
+
+def _joined(name: str) -> str:
+    """A folder name for comparison: "OUC-Crack" and "OUCCrack" are equal."""
+    return plain_name(name).replace(" ", "")
+
+
+def _list_folder(
+    folder: Path, subset: Subset, layouts: Sequence[Layout]
+) -> tuple[Files, list[Entry], frozenset[str]] | None:
+    """The images in the folder itself or, where none are, in the folders within it."""
+    paths = list_paths(folder)
+    inner = sorted({path.partition("/")[0] for path in paths if "/" in path})
+    for prefix in ("", *(f"{name}/" for name in inner)):
+        below = {path[len(prefix) :].casefold(): path[len(prefix) :] for path in paths if path.startswith(prefix)}
+        files = Files(folder / prefix, below)
+        entries = list(_match(files, layouts))
+        if entries:
+            _check_one_style(files.root, subset, entries)
+            return files, _with_tables(files, entries), _used(files, entries)
+    return None
+
+
+def list_paths(folder: Path) -> list[str]:
+    """Paths of all files below a folder, with `/`, sorted."""
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        found += [Path(place, name).relative_to(folder).as_posix() for name in names]
+    return sorted(found)
+
+
+def _match(files: Files, layouts: Sequence[Layout]) -> Iterator[Entry]:
+    for path in files.paths.values():
+        for layout in layouts:
+            match = layout.images.fullmatch(path)
+            if match:
+                yield Entry(path, layout, {name: value or "" for name, value in match.groupdict().items()})
+                break
+
+
+def _check_one_style(root: Path, subset: Subset, entries: Sequence[Entry]) -> None:
+    """Raise where some images lie as the set's owners lay them out, others as the authors of TADD do."""
+    styles = Counter(entry.layout.style for entry in entries)
+    if len(styles) > 1:
+        examples = {entry.layout.style: entry.path for entry in reversed(entries)}
+        problem = "mixes layouts: " + ", ".join(
+            f"{count} images as {examples[style]}" for style, count in styles.most_common()
+        )
+        others = [style for style in styles if style != AUTHORS_LAYOUT]
+        remedy = f"Keep the files of one layout, of {subset.name} in its {' or '.join((*others, AUTHORS_LAYOUT))} form"
+        raise DataError(root, "layout", problem, remedy)
+
+
+def _with_tables(files: Files, entries: Sequence[Entry]) -> list[Entry]:
+    """The entries with what the tables of their layouts say."""
+    read: dict[tuple[Path, str], dict[str, dict[str, str]]] = {}
+    found = []
+    for entry in entries:
+        row: dict[str, str] = {}
+        for table in entry.layout.tables:
+            path = files.find(table["file"], entry.values)
+            if path is None:
+                continue
+            place = path, table["key"]
+            if place not in read:
+                rows = read_table(path, key=table["key"], root=table.get("root"))
+                read[place] = {key.casefold(): value for key, value in rows.items()}
+            columns = read[place].get(entry.path.casefold()) or read[place].get(Path(entry.path).name.casefold(), {})
+            row |= {name: columns[table[name]] for name in ("split", "category") if name in table and columns}
+        found.append(Entry(entry.path, entry.layout, entry.values, row) if row else entry)
+    return found
+
+
+def _used(files: Files, entries: Sequence[Entry]) -> frozenset[str]:
+    named = (
+        files.paths.get(template.format_map(entry.values).casefold())
+        for entry in entries
+        for template in annotation_files(entry.layout)
+    )
+    return frozenset([*(entry.path for entry in entries), *(path for path in named if path)])
+
+
+def annotation_files(layout: Layout) -> list[str]:
+    """Templates of the annotation files of a layout's images."""
+    regions = layout.regions or {}
+    files = regions.get("files", regions.get("file", ()))
+    if isinstance(files, str):
+        return [files]
+    return list(files.values()) if isinstance(files, Mapping) else list(files)
+
+
+def resembles(folder: Path, subsets: Sequence[Subset]) -> list[str]:
+    """Names of the subsets whose own layouts find images in a folder; for a message."""
+    paths = list_paths(folder)
+
+    def fits(pattern: re.Pattern[str]) -> bool:
+        return any(pattern.fullmatch(path) for path in paths)
+
+    return [
+        subset.name
+        for subset in subsets
+        if any(layout.style == "own" and fits(layout.images) for layout in subset.layouts)
+    ]
