@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from defect_hub.dataset_scripts.duplicates import DuplicatePair, SearchResult, duplicate_groups, search_duplicates
 from defect_hub.dataset_scripts.fingerprints import ORIENTATIONS, Fingerprint, fingerprint
-from defect_hub.dataset_scripts.output import explain_full_disk
+from defect_hub.dataset_scripts.output import explain_full_disk, row_shards
 from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.readers.folders import IMAGE_SUFFIXES
 from defect_hub.dataset_scripts.readers.images import read_image
@@ -91,6 +91,7 @@ class AuditReport:
     Attributes:
         images: All images that were read.
         problems: Files that were not.
+        absent: Number of rows that have no image.
         search: Pairs of duplicates, by indices of `images`, and the limits of the search.
         groups: Images that pairs connect.
         summary: For each of `KINDS` the groups and images that pairs of this kind and the more exact ones connect,
@@ -100,6 +101,7 @@ class AuditReport:
 
     images: Sequence[AuditedImage]
     problems: Sequence[DataError]
+    absent: int
     search: SearchResult
     groups: Sequence[AuditGroup]
     summary: Mapping[str, Mapping[str, int]]
@@ -116,6 +118,8 @@ class AuditReport:
             lines.append(f"{KINDS[kind]}: {numbers['images']} images in {numbers['groups']} groups: {parts}")
         lines.append(f"groups with conflicting labels: {sum(bool(group.labels) for group in self.groups)}")
         lines += self._move_lines()
+        if self.absent:
+            lines.append(f"note: {self.absent} rows without image not compared")
         if self.search.flat:
             lines.append(f"note: too even for a comparison, only exact copies are found: {self.search.flat} images")
         if self.search.crowded:
@@ -158,6 +162,7 @@ class AuditReport:
         return {
             "images": dict(Counter(image.dataset for image in self.images)),
             "not_read": [str(problem) for problem in self.problems],
+            "without_image": self.absent,
             "summary": self.summary,
             "too_even": self.search.flat,
             "crowded": self.search.crowded,
@@ -177,7 +182,7 @@ class AuditReport:
 
 
 def audit(folders: Sequence[Path], workers: int = 1) -> AuditReport:
-    """Search built data sets and plain folders of images for duplicates.
+    """Search built data sets and plain folders of images for duplicates; rows without image are counted.
 
     Args:
         folders: Each a built data set, or a folder that holds images at any depth.
@@ -189,7 +194,8 @@ def audit(folders: Sequence[Path], workers: int = 1) -> AuditReport:
     pieces = [piece for name, folder in _names(folders).items() for piece in _pieces(name, folder)]
     read: list[_ReadImage] = []
     problems: list[DataError] = []
-    with tqdm(total=sum(piece.count for piece in pieces), desc="images", unit="image") as progress:
+    total = sum(piece.count for piece in pieces)
+    with tqdm(total=total, desc="images", unit="image") as progress:
         for piece, (found, failed) in zip(pieces, map_in_order(_read, pieces, workers), strict=True):
             read += found
             problems += failed
@@ -198,7 +204,10 @@ def audit(folders: Sequence[Path], workers: int = 1) -> AuditReport:
     prints = [item.fingerprint for item in read]
     search = search_duplicates(prints, [image.sha256 for image in images], _loader([item.place for item in read]))
     groups = _groups(images, search.pairs)
-    return AuditReport(images, problems, search, groups, _summary(images, search.pairs), _moves(images, groups))
+    absent = total - len(read) - len(problems)
+    return AuditReport(
+        images, problems, absent, search, groups, _summary(images, search.pairs), _moves(images, groups)
+    )
 
 
 @dataclass(frozen=True)
@@ -238,7 +247,7 @@ def _names(folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def _pieces(name: str, folder: Path) -> Iterator[_Piece]:
-    shards = sorted(path for part in ("default", "seen") for path in (folder / "data" / part).glob("*.parquet"))
+    shards = row_shards(folder)
     for shard in shards:
         metadata = _metadata(shard)
         for number in range(metadata.num_row_groups):
@@ -249,7 +258,7 @@ def _pieces(name: str, folder: Path) -> Iterator[_Piece]:
         raise DataError(folder, "folder", "does not exist", "Check the path")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     if not files:
-        problem = f"holds neither data/default/*.parquet nor a {', '.join(IMAGE_SUFFIXES)} file"
+        problem = f"holds neither data/*/*.parquet nor a {', '.join(IMAGE_SUFFIXES)} file"
         raise DataError(folder, "folder", problem, "Name a built data set or a folder of images")
     for chunk in chunks(files, CHUNK):
         yield _Piece(name, folder, len(chunk), chunk)
@@ -267,7 +276,7 @@ def _metadata(shard: Path) -> pq.FileMetaData:
 
 
 def _read(piece: _Piece) -> tuple[list[_ReadImage], list[DataError]]:
-    """The images of a piece, and those that do not decode."""
+    """The images of a piece, and those that do not decode; rows without image are neither."""
     read = []
     problems = []
     for load in _file_loads(piece) if piece.files else _row_loads(piece):
@@ -298,7 +307,8 @@ def _row_loads(piece: _Piece) -> Iterator[Callable[[], _ReadImage]]:
     label: ClassLabel = Features.from_arrow_schema(table.schema)["label"]
     for number, row in enumerate(table.to_pylist()):
         name = None if row["label"] is None else label.int2str(row["label"])
-        yield partial(_read_row, piece, number, {**row, "label": name})
+        if row["image"] is not None:
+            yield partial(_read_row, piece, number, {**row, "label": name})
 
 
 def _read_row(piece: _Piece, number: int, row: Mapping[str, Any]) -> _ReadImage:

@@ -29,11 +29,15 @@ MEAN_COLOUR = "#c92a2a"
 SPLIT_COLOURS = ("#1c5d99", "#639fab", "#bbcde5", "#d9a441", "#8f2d56")
 COLOURS = ("#1f77b4", "#e8590c", "#2b8a3e", "#c2255c", "#7048e8", "#0fa3b1", "#d4a000", "#7f4f24", "#495057")
 MARKERS = ("o", "^", "s", "D", "P", "X", "v", "<", ">", "*")
-"""Nine colours in ten shapes tell 90 classes apart."""
+"""Nine colours in ten shapes tell 90 classes apart, with a dark edge 90 more."""
+BESIDE, LEGEND_COLUMNS = 32, 3
+"""Classes that a legend has room for beside the points; columns of one below them."""
 OUTLINE = (255, 0, 200)
 THUMB, MARGIN = 112, 3
 MAX_BYTES = 300_000
 QUALITIES = (80, 70, 60, 50, 40, 30)
+MAX_FIT = 1.5
+"""How far to the right the fitted class sizes are shown, in sizes of the largest class."""
 LABEL_WIDTH = 900 - 6 * (THUMB + 2 * MARGIN)
 
 
@@ -50,7 +54,7 @@ def draw_figures(
         Encoded pictures by file name; equal input gives equal bytes.
     """
     classes = statistics["classes"]
-    figures = {"samples.jpg": _jpeg(contact_sheet(classes, pictures))}
+    figures = {"samples.jpg": _jpeg(contact_sheet(classes, pictures))} if pictures else {}
     figures["classes.png"] = _png(class_distribution(classes))
     if "texts" in statistics:
         figures["texts.png"] = _png(text_histograms(statistics["texts"]))
@@ -111,17 +115,20 @@ def class_distribution(classes: Mapping[str, Any]) -> Figure:
         keys.append(axes.barh(rows, sizes, 0.76, left, color=colour, label=split))
         left += sizes
     keys.append(axes.axvline(classes["mean"], color=MEAN_COLOUR, linestyle="--", label=f"mean {classes['mean']:.1f}"))
+    right = totals[0]
     if classes["log_sigma"] > 0:
         # The size that the fit expects at each rank, largest first.
         quantiles = norm.ppf(1 - (rows + 0.5) / len(rows))
         expected = np.exp(classes["log_mean"] + classes["log_sigma"] * quantiles)
+        # A fit of few classes may expect a largest one far above all that are there: the bars count.
+        right = np.clip(expected[0], right, MAX_FIT * right)
         style: dict[str, Any] = {"color": INK, "markerfacecolor": "white", "markersize": 5.5, "linewidth": 0.8}
         keys += axes.plot(expected, rows, "o:", label="log-normal fit, by rank", **style)
     digits = len(f"{totals[0]:,}")
     numbers = [f"{total:,}".rjust(digits, "\N{FIGURE SPACE}") for total in totals]
     axes.set_yticks(rows, [f"{name}   {number}" for name, number in zip(order, numbers, strict=True)])
     axes.set_ylim(len(order) - 0.4, -0.6)
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.05 * right)
     axes.set_xlabel("images", fontsize=10)
     # Above the bars: equal classes leave no free corner.
     figure.legend(handles=keys, loc="outside upper right", ncols=len(keys), fontsize=9.5, frameon=False)
@@ -173,23 +180,31 @@ def _histogram(axes: Axes, found: Mapping[str, Any], colour: str) -> None:
 
 
 def scatter(embedding: Mapping[str, Any], names: Sequence[str]) -> Figure:
-    """t-SNE points (Fig. 4); a class is told by colour and marker together."""
+    """t-SNE points (Fig. 4); a class is told by colour, marker and edge together."""
     labels, x, y = (np.asarray(embedding[key]) for key in ("label", "x", "y"))
-    figure = _figure(6.4)
+    present = np.unique(labels)
+    beside = len(present) <= BESIDE
+    figure = _figure(6.4 if beside else 6.4 + 0.2 * -(-len(present) // LEGEND_COLUMNS))
     axes = figure.add_subplot()
-    for index, label in enumerate(np.unique(labels)):
+    for index, label in enumerate(present):
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index // len(COLOURS) % len(MARKERS)]
+        edge, width = ("white", 0.3) if index < len(COLOURS) * len(MARKERS) else (INK, 0.9)
         inside = labels == label
         axes.scatter(
-            x[inside], y[inside], 20, linewidths=0.3, edgecolors="white", label=names[label], c=colour, marker=marker
+            x[inside], y[inside], 20, linewidths=width, edgecolors=edge, label=names[label], c=colour, marker=marker
         )
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_color(GRID)
     axes.set_xlabel("t-SNE 1", fontsize=10, color=GREY)
     axes.set_ylabel("t-SNE 2", fontsize=10, color=GREY)
-    columns = -(-len(np.unique(labels)) // 32)
-    figure.legend(loc="outside right center", fontsize=8.5, frameon=False, ncols=columns, markerscale=1.6)
+    figure.legend(
+        loc="outside right center" if beside else "outside lower center",
+        ncols=1 if beside else LEGEND_COLUMNS,
+        fontsize=8.5,
+        frameon=False,
+        markerscale=1.6,
+    )
     return figure
 
 

@@ -30,14 +30,12 @@ from tqdm import tqdm
 
 from defect_hub.dataset_scripts.cards import markdown_table
 from defect_hub.dataset_scripts.figures import draw_figures, outlined
-from defect_hub.dataset_scripts.output import BUILD_MARK, explain_full_disk, is_build, put_in_place
+from defect_hub.dataset_scripts.output import BUILD_MARK, explain_full_disk, is_build, put_in_place, row_shards
 from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.schema import ANNOTATIONS, TEXT_LEVELS
 
-FOLDERS = ("default", "seen")
-"""Folders below `data/` that together hold every image once."""
 ATTRIBUTES = ("scale", "polarity", "saliency", "shape", "direction", "spatial_distribution", "number_of_defects")
-COLUMNS = ("label", "width", "height", "annotation", "objects", "attributes", *TEXT_LEVELS)
+COLUMNS = ("label", "width", "height", "annotation", "objects", "attributes", *TEXT_LEVELS, "image")
 SEED = 42
 EMBEDDED_IMAGES = 2000
 EMBEDDED_SIDE = 32
@@ -61,10 +59,11 @@ def dataset_statistics(folder: Path) -> dict[str, Any]:
     Returns:
         What `json.dumps` takes: "build_digest", "images" (by split), "classes" (sizes; `log_mean` and `log_sigma` fit
         a log-normal distribution to them by maximum likelihood; `names` is the label space in label order), "sizes"
-        (pixels), "annotations" and, where there is something to tell, "defect_area" (defect pixels / image pixels of
-        the masks that mark any), "texts" (by level: "words" are separated by white space, "terms" are the different
-        non-stop words), "attributes" and "tsne". All moments are those of the population; kurtosis is Fisher's excess
-        (0 for a normal distribution); skewness and kurtosis are null where all values are equal.
+        (pixels), "annotations" and, where there is something to tell, "without_image" (rows), "defect_area" (defect
+        pixels / image pixels of the masks that mark any), "texts" (by level: "words" are separated by white space,
+        "terms" are the different non-stop words), "attributes" and "tsne". All moments are those of the population;
+        kurtosis is Fisher's excess (0 for a normal distribution); skewness and kurtosis are null where all values are
+        equal.
 
     Raises:
         DataError: The folder is not a built data set, or its files are damaged or of an earlier layout.
@@ -73,7 +72,7 @@ def dataset_statistics(folder: Path) -> dict[str, Any]:
     """
     front = _front_matter(folder)
     names, tally = _class_names(folder), _Tally()
-    for split, table in _tables(folder, COLUMNS):
+    for split, table in _tables(folder, COLUMNS[:-1]):
         for row in table.to_pylist():
             tally.add(split, row)
     result = {
@@ -83,6 +82,9 @@ def dataset_statistics(folder: Path) -> dict[str, Any]:
         "sizes": _size_statistics(tally.sizes),
         "annotations": {kind: tally.annotations[kind] for kind in ANNOTATIONS},
     }
+    pictured = _pictured(folder)
+    if absent := sum(result["images"].values()) - len(pictured):
+        result["without_image"] = absent
     if tally.areas:
         result["defect_area"] = _summary(tally.areas)
     texts = {level: texts.statistics() for level, texts in tally.texts.items() if texts.words}
@@ -90,7 +92,7 @@ def dataset_statistics(folder: Path) -> dict[str, Any]:
         result["texts"] = texts
     if tally.attributes:
         result["attributes"] = {name: dict(counts.most_common()) for name, counts in tally.attributes.items()}
-    embedding = _pixel_embedding(folder, tally.labels)
+    embedding = _pixel_embedding(folder, pictured)
     if embedding:
         result["tsne"] = embedding
     return result
@@ -154,7 +156,6 @@ class _Texts:
 class _Tally:
     """What accumulates while the rows pass: numbers and counts, no images and no texts."""
 
-    labels: list[int] = field(default_factory=list)
     classes: dict[str, Counter[int]] = field(default_factory=dict)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     annotations: Counter[str] = field(default_factory=Counter)
@@ -169,7 +170,6 @@ class _Tally:
 
     def add(self, split: str, row: Mapping[str, Any]) -> None:
         width, height = row["width"], row["height"]
-        self.labels.append(row["label"])
         self.classes.setdefault(split, Counter())[row["label"]] += 1
         self.sizes[width, height] += 1
         self.annotations[row["annotation"]] += 1
@@ -247,12 +247,12 @@ def _rounded(value: Any) -> float:
     return round(float(value), 6)
 
 
-def _pixel_embedding(folder: Path, labels: Sequence[int]) -> dict[str, Any] | None:
+def _pixel_embedding(folder: Path, pictured: Mapping[int, int]) -> dict[str, Any] | None:
     """t-SNE of gray pixels of images drawn evenly by class; None where there are too few or all are alike."""
-    per_class = _even_share(labels, EMBEDDED_IMAGES)
-    rows = np.sort(np.concatenate(_drawn(labels, per_class)))
-    if len(rows) < MIN_EMBEDDED:
+    if len(pictured) < MIN_EMBEDDED:
         return None
+    per_class = _even_share(list(pictured.values()), EMBEDDED_IMAGES)
+    rows = _drawn(pictured, per_class)
     images = tqdm(_images(folder, rows, ("image",)), "t-SNE", len(rows), unit="image")
     pixels = np.array([_small_gray(row["image"]["bytes"]) for row in images])
     if not np.ptp(pixels, axis=0).any():
@@ -273,7 +273,7 @@ def _pixel_embedding(folder: Path, labels: Sequence[int]) -> dict[str, Any] | No
         "explained_variance": _rounded(pca.explained_variance_ratio_.sum()),
         "perplexity": _rounded(perplexity),
         "kl_divergence": round(float(tsne.kl_divergence_), 4),
-        "label": [labels[row] for row in rows],
+        "label": [pictured[row] for row in rows],
         "x": [round(float(x), 2) for x in points[:, 0]],
         "y": [round(float(y), 2) for y in points[:, 1]],
     }
@@ -293,16 +293,26 @@ def _even_share(labels: Sequence[int], limit: int) -> int:
     return int(np.searchsorted(totals, limit, side="right"))
 
 
-def _drawn(labels: Sequence[int], per_class: int) -> list[NDArray[np.int64]]:
-    """Row numbers of up to `per_class` images of each class that has any, drawn with a fixed seed."""
-    rng, of_row = np.random.default_rng(SEED), np.asarray(labels)
-    return [rng.permutation(np.flatnonzero(of_row == label))[:per_class] for label in np.unique(of_row)]
+def _drawn(pictured: Mapping[int, int], per_class: int) -> NDArray[np.int64]:
+    """Ascending row numbers of up to `per_class` images of each class, drawn with a fixed seed."""
+    rng = np.random.default_rng(SEED)
+    rows, labels = (np.array(list(part), np.int64) for part in (pictured, pictured.values()))
+    drawn = [rng.permutation(rows[labels == label])[:per_class] for label in np.unique(labels)]
+    return np.sort(np.concatenate([rows[:0], *drawn]))
+
+
+def _pictured(folder: Path) -> dict[int, int]:
+    """Label of each row that has an image, by number of the row in the order of `_tables`."""
+    # The path of an image costs nothing to read and tells whether there is one.
+    tables = [table for _, table in _tables(folder, ("label", "image.path"))]
+    columns = (pa.concat_tables(tables)[name] for name in ("label", "image"))
+    labels, there = (column.to_pylist() for column in columns)
+    return {row: label for row, label in enumerate(labels) if there[row] is not None}
 
 
 def _samples(folder: Path) -> dict[int, list[NDArray[np.uint8]]]:
     """Pictures of some images of each class by label, mask or boxes outlined."""
-    labels = [label for _, table in _tables(folder, ("label",)) for label in table["label"].to_pylist()]
-    rows = np.sort(np.concatenate(_drawn(labels, SAMPLES_PER_CLASS)))
+    rows = _drawn(_pictured(folder), SAMPLES_PER_CLASS)
     pictures: dict[int, list[NDArray[np.uint8]]] = {}
     for row in _images(folder, rows, ("image", "label", "annotation", "mask", "objects")):
         pictures.setdefault(row["label"], []).append(_picture(row))
@@ -328,8 +338,7 @@ def _front_matter(folder: Path) -> dict[str, Any]:
 
 def _shards(folder: Path) -> list[tuple[str, Path]]:
     """(split, file) of all files, train first, each split in one piece."""
-    paths = [path for name in FOLDERS for path in sorted((folder / "data" / name).glob("*.parquet"))]
-    shards = [(path.stem.rsplit("-", 3)[0], path) for path in paths]
+    shards = [(path.stem.rsplit("-", 3)[0], path) for path in row_shards(folder)]
     if not shards:
         raise DataError(folder / "data", "Parquet", "there are no files", "Build the data set again")
     return sorted(shards, key=lambda shard: (shard[0] != "train", shard[0] == "test", shard[0]))
@@ -414,6 +423,8 @@ def _samples_text(result: Mapping[str, Any]) -> str:
     marked = result.get("defect_area", {"count": 0})
     text = f"Up to {SAMPLES_PER_CLASS} images of each class, drawn at random, their masks or boxes outlined. "
     text += f"Of all images, {kinds['mask']:,} have a mask, {kinds['boxes']:,} boxes, {kinds['none']:,} neither."
+    if absent := result.get("without_image"):
+        text += f" {absent:,} images are not in this folder and are not shown."
     if marked["count"]:
         text += (
             f" {marked['count']:,} masks mark a defect: {marked['median']:.1%} of the image in the median, "

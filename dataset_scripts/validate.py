@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-import yaml
 from PIL import Image
 from tqdm import tqdm
 
 from defect_hub.dataset_scripts.assemble import make_batches, repeated_ids, without_repeats
-from defect_hub.dataset_scripts.output import is_build
 from defect_hub.dataset_scripts.readers.errors import DataError
-from defect_hub.dataset_scripts.records import Sample
+from defect_hub.dataset_scripts.rewrite import read_card
+from defect_hub.dataset_scripts.samples import Sample
 from defect_hub.dataset_scripts.schema import record_features
 from defect_hub.dataset_scripts.workers import map_in_order
 
@@ -62,7 +61,7 @@ def validate_samples(
     warnings: list[str] = []
     images = 0
     schema = record_features(class_names).arrow_schema
-    for _, batch in make_batches(without_repeats(splits), schema, False, workers):
+    for _, batch in make_batches(without_repeats(splits), schema, workers):
         images += len(batch.table)
         found += batch.problems
         warnings += batch.warnings
@@ -73,21 +72,24 @@ def validate_samples(
 def validate_build(folder: Path, workers: int = 1) -> Validation:
     """Check a built folder: files and row counts against the card, every image and mask against its columns.
 
+    Of a row without image, as a release has them, only its place in the list of splits is checked.
+
     Raises:
         DataError: The folder is not a built data set.
     """
-    if not is_build(folder):
-        raise DataError(folder, "folder", "is not a built data set", "Make one with defect-hub data build")
-    front = yaml.safe_load((folder / "README.md").read_text("utf-8").split("---\n")[1])
+    front = read_card(folder).front
     rows = {path: pq.read_metadata(path).num_rows for path in sorted(folder.glob("data/*/*.parquet"))}
     problems = _check_counts(folder, front, rows)
     groups = [(path, group) for path in rows for group in range(pq.read_metadata(path).num_row_groups)]
     hashes: dict[str, str] = {}
-    for read, bad in map_in_order(_check_group, tqdm(groups, desc="row groups", unit="group"), workers):
+    absent: set[str] = set()
+    for read, without, bad in map_in_order(_check_group, tqdm(groups, desc="row groups", unit="group"), workers):
         hashes |= read
+        absent |= without
         problems += bad
     problems += _check_split_list(folder / "splits.csv", hashes)
-    return Validation(len(hashes), problems)
+    warnings = [f"{len(absent)} rows without image"] if absent else []
+    return Validation(len(hashes) - len(absent), problems, warnings)
 
 
 def _check_counts(folder: Path, front: Mapping[str, Any], rows: Mapping[Path, int]) -> list[DataError]:
@@ -105,10 +107,11 @@ def _check_counts(folder: Path, front: Mapping[str, Any], rows: Mapping[Path, in
     return problems
 
 
-def _check_group(place: tuple[Path, int]) -> tuple[dict[str, str], list[DataError]]:
-    """Hash of each good image of a row group, and what is wrong with the others."""
+def _check_group(place: tuple[Path, int]) -> tuple[dict[str, str], set[str], list[DataError]]:
+    """Hash of each good row's image in a row group, which of them lack it, and what is wrong with the others."""
     path, group = place
     good: dict[str, str] = {}
+    absent: set[str] = set()
     problems: list[DataError] = []
     for row in pq.ParquetFile(path).read_row_group(group, columns=CHECKED_COLUMNS).to_pylist():
         bad = _row_problem(row)
@@ -116,12 +119,14 @@ def _check_group(place: tuple[Path, int]) -> tuple[dict[str, str], list[DataErro
             problems.append(DataError(f"{path}: {row['image_id']}", *bad, REBUILD))
         else:
             good[row["image_id"]] = row["sha256"]
-    return good, problems
+            if row["image"] is None:
+                absent.add(row["image_id"])
+    return good, absent, problems
 
 
 def _row_problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """(field, problem) of a row, if any."""
-    if hashlib.sha256(row["image"]["bytes"]).hexdigest() != row["sha256"]:
+    if row["image"] is not None and hashlib.sha256(row["image"]["bytes"]).hexdigest() != row["sha256"]:
         return "sha256", "is not that of the image"
     size = row["width"], row["height"]
     for field in ("image", "mask"):

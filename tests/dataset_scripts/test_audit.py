@@ -42,16 +42,16 @@ def encoded(gray: Gray, kind: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-def write_shard(folder: Path, part: str, split: str, rows: Sequence[tuple[str, bytes, str | None]]) -> None:
+def write_shard(folder: Path, part: str, split: str, rows: Sequence[tuple[str, bytes | None, str | None]]) -> None:
     """A shard of a built data set with (image id, image file, class name) in each row."""
     shard = folder / "data" / part / f"{split}-00000-of-00001.parquet"
     shard.parent.mkdir(parents=True, exist_ok=True)
     table = pa.Table.from_pylist(
         [
             {
-                "image": {"bytes": data, "path": f"{image_id}.png"},
+                "image": data and {"bytes": data, "path": f"{image_id}.png"},
                 "image_id": image_id,
-                "sha256": hashlib.sha256(data).hexdigest(),
+                "sha256": hashlib.sha256(data or b"elsewhere").hexdigest(),
                 "label": None if label is None else CLASSES.index(label),
                 "mask": None,
             }
@@ -196,6 +196,25 @@ def test_files_that_do_not_decode_are_listed(built: Path, plain: Path, tmp_path:
     assert "broken.png" in listed[1]
     assert "e" in {image.image_id for image in report.images}
     assert sum(line.startswith("not read: ") for line in report.lines()) == 2
+
+
+def test_rows_without_image_are_counted_and_not_compared(built: Path, tmp_path: Path) -> None:
+    before = content(audit([built]), tmp_path)
+    assert before.pop("without_image") == 0
+    # Their hashes are equal, and still nobody compares them.
+    write_shard(built, "default", "test", [("x", None, "Crazing"), ("y", None, None)])
+    report = audit([built])
+    after = content(report, tmp_path)
+    assert after.pop("without_image") == 2
+    assert after == before
+    assert "note: 2 rows without image not compared" in report.lines()
+
+
+def test_a_set_without_any_image_is_audited(tmp_path: Path) -> None:
+    write_shard(tmp_path / "bare", "default", "train", [("x", None, None), ("y", None, None), ("z", None, None)])
+    report = audit([tmp_path / "bare"])
+    assert (list(report.images), list(report.groups)) == ([], [])
+    assert report.lines()[-1] == "note: 3 rows without image not compared"
 
 
 def test_lines_are_few_and_name_what_was_found(built: Path, plain: Path) -> None:

@@ -8,12 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 from scipy import stats
 from sklearn.feature_extraction.text import TfidfVectorizer
 from threadpoolctl import threadpool_limits
 
 from defect_hub.dataset_scripts import statistics
+from defect_hub.dataset_scripts.figures import MAX_FIT, class_distribution, scatter
 from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.schema import record_features
 from defect_hub.dataset_scripts.statistics import dataset_statistics, write_statistics
@@ -220,6 +222,74 @@ def test_equal_data_gives_equal_numbers_on_any_number_of_threads(texture: Callab
 def test_images_that_are_all_alike_have_no_embedding(tmp_path: Path) -> None:
     rows = [row(index % 2) for index in range(20)]
     assert "tsne" not in dataset_statistics(built(tmp_path / "a", {"default/train-00000-of-00001": rows}))
+
+
+def test_rows_without_image_are_counted_and_not_drawn(tmp_path: Path) -> None:
+    rows = [row(index % 3, image=png(40, seed=index)) for index in range(30)]
+    absent = [
+        {**each, "image": None, "mask": None, "annotation": "mask"} if index % 3 == 1 else each
+        for index, each in enumerate(rows)
+    ]
+    whole, partly = (
+        built(tmp_path / name, {"default/train-00000-of-00001": part}) for name, part in (("a", rows), ("b", absent))
+    )
+    before, after = dataset_statistics(whole), dataset_statistics(partly)
+    assert after["classes"] == before["classes"]
+    assert (after["images"], after["without_image"]) == ({"train": 30}, 10)
+    assert "without_image" not in before
+    assert (set(before["tsne"]["label"]), set(after["tsne"]["label"])) == ({0, 1, 2}, {0, 2})
+    assert after["tsne"]["images"] == 20
+    write_statistics(partly)
+    assert "10 images are not in this folder and are not shown." in (partly / "README.md").read_text("utf-8")
+    with Image.open(partly / "statistics/samples.jpg") as sheet:
+        assert sheet.height == 2 * 118  # A row for each class that has images.
+
+
+def test_a_set_without_any_image_has_no_pictures(tmp_path: Path) -> None:
+    rows = [row(index % 2, image=None, t0="A dent.") for index in range(20)]
+    written = write_statistics(built(tmp_path / "a", {"default/train-00000-of-00001": rows}))
+    assert [path.name for path in written] == ["statistics.json", "classes.png", "texts.png"]
+    assert "samples.jpg" not in (tmp_path / "a" / "README.md").read_text("utf-8")
+
+
+def test_an_image_without_a_path_counts_as_one(tmp_path: Path) -> None:
+    rows = [row(0, image={**png(9), "path": None}), row(0, image=None)]
+    assert dataset_statistics(built(tmp_path / "a", {"default/train-00000-of-00001": rows}))["without_image"] == 1
+
+
+def test_classes_of_which_there_are_no_images_are_not_shown(small: Path) -> None:
+    write_statistics(small)
+    found = dataset_statistics(small)
+    labels = [label.get_text().split()[0] for label in class_distribution(found["classes"]).axes[0].get_yticklabels()]
+    assert labels == ["Scratch", "Dent", "Normal"]
+    with Image.open(small / "statistics/samples.jpg") as sheet:
+        assert sheet.height == 3 * 118
+
+
+def test_the_fit_of_unequal_classes_leaves_room_for_the_bars() -> None:
+    counts = {"a": {"train": 250}, **{f"b{index}": {"train": 150} for index in range(6)}, "c": {"train": 1}}
+    sizes = np.array([sum(splits.values()) for splits in counts.values()])
+    fitted = {"mean": sizes.mean(), "log_mean": np.log(sizes).mean(), "log_sigma": np.log(sizes).std()}
+    axes = class_distribution({"counts": counts, **fitted}).axes[0]
+    assert max(axes.get_lines()[1].get_xdata()) > 2 * 250
+    assert 250 < axes.get_xlim()[1] < 1.1 * MAX_FIT * 250
+
+
+def test_points_of_150_classes_are_told_apart_and_have_their_room() -> None:
+    points = np.random.default_rng(0).random((2, 300))
+    names = [f"a class with a rather long name {index}" for index in range(150)]
+    figure = scatter({"label": [*range(150)] * 2, "x": points[0], "y": points[1]}, names)
+    figure.draw_without_rendering()
+    (axes,), (legend,) = figure.axes, figure.legends
+    looks = {
+        (to_hex(each.get_facecolor()[0]), to_hex(each.get_edgecolor()[0]), each.get_paths()[0].vertices.tobytes())
+        for each in axes.collections
+    }
+    assert len(looks) == 150
+    assert axes.get_window_extent().height > 5 * figure.dpi
+    assert legend.get_window_extent().y1 < axes.get_window_extent().y0
+    assert figure.bbox.x0 <= legend.get_window_extent().x0
+    assert legend.get_window_extent().x1 <= figure.bbox.x1
 
 
 def test_card_gets_the_section_and_keeps_the_rest(small: Path) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from defect_hub.cli import main
 from defect_hub.dataset_scripts.readers.errors import DataError
+from defect_hub.dataset_scripts.release import write_release
 from defect_hub.dataset_scripts.steeldefectx.build import SOURCE, build_steeldefectx
 from defect_hub.dataset_scripts.steeldefectx.release import load_classes, read_release
 from defect_hub.dataset_scripts.validate import Validation, validate_build, validate_samples
@@ -105,3 +106,34 @@ def test_changed_bytes_are_found(built: Path) -> None:
 def test_only_builds_are_checked_as_builds(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a built data set"):
         validate_build(tmp_path)
+
+
+@pytest.fixture
+def released(built: Path, tmp_path: Path) -> Path:
+    """The build without its images."""
+    write_release(built, tmp_path / "released")
+    return tmp_path / "released"
+
+
+def test_rows_without_image_are_noted(released: Path) -> None:
+    assert validate_build(released).lines() == [
+        "note: 17 rows without image",
+        "0 images without problems, 0 problems, 1 notes",
+    ]
+
+
+def test_rows_without_image_are_checked_for_what_is_there(built: Path, released: Path) -> None:
+    shutil.rmtree(released / "data" / "few_shot")  # Some rows are there a second time.
+    shard = next(released.glob("data/default/train-*.parquet"))
+    table = pq.read_table(shard)
+    rows, whole = table.to_pylist(), pq.read_table(built / shard.relative_to(released)).to_pylist()
+    rows[0]["image"], rows[0]["mask"] = whole[0]["image"], whole[0]["mask"]
+    rows[1]["mask"] = {"bytes": b"no mask", "path": "a.png"}
+    rows[2]["sha256"] = "0" * 64
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), shard)
+    found = validate_build(released)
+    assert (found.images, found.warnings) == (1, ["15 rows without image"])
+    named = [(str(problem.where).split(": ")[-1], problem.field) for problem in found.problems]
+    assert named[0] == (rows[1]["image_id"], "mask")
+    # A row with a problem counts as none.
+    assert sorted(field for _, field in named[1:]) == sorted(rows[number]["image_id"] for number in (1, 2))
