@@ -29,6 +29,7 @@ from defect_hub.dataset_scripts.schema import record_features
 from defect_hub.dataset_scripts.workers import chunks, map_in_order
 
 CHUNK = 50
+LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class BuildReport:
         counts: Images by split and class name.
         warnings: One line for everything that was left out.
         skipped: Problems of the samples that a build with `skip_bad` left out.
+        sources: One line for each set that the images come from.
     """
 
     out: Path
@@ -70,14 +72,15 @@ class BuildReport:
     counts: Mapping[str, Counter[str]]
     warnings: Sequence[str]
     skipped: Sequence[DataError] = ()
+    sources: Sequence[str] = ()
 
     def lines(self) -> list[str]:
         """The report for a terminal."""
         splits = ", ".join(f"{name} {counts.total()}" for name, counts in self.counts.items())
         notes = [*(f"skipped {problem}" for problem in self.skipped), *self.warnings]
-        shown = [f"note: {note}" for note in notes[:5]]
-        if len(notes) > len(shown):
-            shown.append(f"note: {len(notes) - len(shown)} more in the card")
+        shown = [*self.sources, *(f"note: {note}" for note in notes[:LISTED])]
+        if len(notes) > LISTED:
+            shown.append(f"note: {len(notes) - LISTED} more in the card")
         return [*shown, f"{self.out}: {splits} images, digest {self.digest[:16]}"]
 
 
@@ -242,8 +245,16 @@ def _config(
         rows = sum(writers[part].rows[counted_as] for part in parts if part in writers)
         if rows:
             sizes[split] = rows, sum(writers[part].sizes[counted_as] for part in parts if part in writers)
-            files[split] = [f"data/{folder}/{stem}-*.parquet" for folder, stem in sorted(parts)]
+            files[split] = _patterns([part for part in parts if part in writers], list(writers))
     return ConfigFacts(files, shown, view.columns, view.filters, sizes) if sizes else None
+
+
+def _patterns(parts: Sequence[Shard], shards: Sequence[Shard]) -> list[str]:
+    """Patterns of the files of some shards: one where they are many and all of their name."""
+    stems = {stem for _, stem in parts}
+    if len(parts) > 2 and len(stems) == 1 and len(parts) == sum(stem in stems for _, stem in shards):
+        return [f"data/*/{stems.pop()}-*.parquet"]
+    return [f"data/{folder}/{stem}-*.parquet" for folder, stem in sorted(parts)]
 
 
 def _write_lists(folder: Path, rows: Rows, plan: Plan, groups: Groups) -> None:

@@ -35,7 +35,7 @@ from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.schema import ANNOTATIONS, TEXT_LEVELS
 
 ATTRIBUTES = ("scale", "polarity", "saliency", "shape", "direction", "spatial_distribution", "number_of_defects")
-COLUMNS = ("label", "width", "height", "annotation", "objects", "attributes", *TEXT_LEVELS, "image")
+COLUMNS = ("source", "label", "width", "height", "annotation", "objects", "attributes", *TEXT_LEVELS, "image")
 SEED = 42
 EMBEDDED_IMAGES = 2000
 EMBEDDED_SIDE = 32
@@ -87,6 +87,8 @@ def dataset_statistics(folder: Path) -> dict[str, Any]:
         result["without_image"] = absent
     if tally.areas:
         result["defect_area"] = _summary(tally.areas)
+    if len(tally.sources) > 1:
+        result["sources"] = {name: about.statistics(names) for name, about in sorted(tally.sources.items())}
     texts = {level: texts.statistics() for level, texts in tally.texts.items() if texts.words}
     if texts:
         result["texts"] = texts
@@ -153,6 +155,30 @@ class _Texts:
 
 
 @dataclass
+class _Source:
+    """What accumulates for one source."""
+
+    classes: Counter[int] = field(default_factory=Counter)
+    annotations: Counter[str] = field(default_factory=Counter)
+    objects: int = 0
+    areas: list[float] = field(default_factory=list)
+    words: list[int] = field(default_factory=list)
+
+    def statistics(self, names: Sequence[str]) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "images": self.classes.total(),
+            "classes": {names[label]: count for label, count in sorted(self.classes.items())},
+            "annotations": {kind: self.annotations[kind] for kind in ANNOTATIONS},
+            "objects": self.objects,
+        }
+        if self.areas:
+            found["defect_area"] = _summary(self.areas)
+        if self.words:
+            found["description_words"] = _summary(self.words)
+        return found
+
+
+@dataclass
 class _Tally:
     """What accumulates while the rows pass: numbers and counts, no images and no texts."""
 
@@ -160,6 +186,7 @@ class _Tally:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     annotations: Counter[str] = field(default_factory=Counter)
     areas: list[float] = field(default_factory=list)
+    sources: dict[str, _Source] = field(default_factory=dict)
     attributes: dict[str, Counter[str]] = field(default_factory=dict)
     texts: dict[str, _Texts] = field(default_factory=lambda: {level: _Texts() for level in TEXT_LEVELS})
 
@@ -173,8 +200,16 @@ class _Tally:
         self.classes.setdefault(split, Counter())[row["label"]] += 1
         self.sizes[width, height] += 1
         self.annotations[row["annotation"]] += 1
+        source = self.sources.setdefault(row["source"], _Source())
+        source.classes[row["label"]] += 1
+        source.annotations[row["annotation"]] += 1
+        source.objects += len(row["objects"])
+        if row["t2"]:
+            source.words.append(len(row["t2"].split()))
         if row["annotation"] == "mask" and row["objects"]:
-            self.areas.append(sum(part["area"] for part in row["objects"]) / (width * height))
+            area = sum(part["area"] for part in row["objects"]) / (width * height)
+            self.areas.append(area)
+            source.areas.append(area)
         for level, texts in self.texts.items():
             if row[level]:
                 terms = set(self._terms(row[level]))
@@ -414,6 +449,8 @@ def _section(result: Mapping[str, Any], figures: Sequence[str], of_paper: bool) 
     ]
     files = {name.split(".")[0]: name for name in figures}
     shown = [f"![{title}](statistics/{files[key]})\n\n{text}\n" for key, title, text in parts if key in files]
+    if "sources" in result:
+        shown.append(_sources_text(result["sources"]))
     closing = "All numbers are in [statistics.json](statistics/statistics.json).\n"
     return "\n".join(["## Statistics\n", *shown, closing])
 
@@ -469,6 +506,23 @@ def _texts_text(texts: Mapping[str, Any], of_paper: bool) -> str:
         "stop words, whose list also drops words of interest here: top, bottom, side, thin, thick, numbers."
     )
     return f"{text}\n\n{markdown_table(head, rows)}"
+
+
+def _sources_text(sources: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = [
+        [
+            name,
+            f"{found['images']:,}",
+            str(len(found["classes"])),
+            ", ".join(f"{kind} {count:,}" for kind, count in found["annotations"].items() if count),
+            f"{found['objects']:,}",
+            f"{found['defect_area']['mean']:.2%}" if "defect_area" in found else "-",
+            f"{found['description_words']['mean']:.1f}" if "description_words" in found else "-",
+        ]
+        for name, found in sources.items()
+    ]
+    head = ["source", "images", "classes", "annotation", "objects", "defect area, mean", "words of `t2`, mean"]
+    return f"By source:\n\n{markdown_table(head, rows)}\n"
 
 
 def _signed(value: float | None) -> str:

@@ -86,7 +86,7 @@ def build_from_sources(
         workers: Processes; the result does not depend on it.
 
     Returns:
-        The report of the build; its first warnings say what became of each source.
+        The report of the build; `sources` says what became of each source.
 
     Raises:
         DataError: A source is missing (see `assemble_samples`), the data has problems, or `out` cannot be written; an
@@ -102,7 +102,7 @@ def build_from_sources(
     notes = [source.line() for source in assembly.reports]
     if assembly.missing:
         notes.append(f"not found: {', '.join(source.name for source in assembly.missing)}")
-    return replace(report, warnings=[*notes, *report.warnings])
+    return replace(report, sources=notes)
 
 
 def assemble_samples(

@@ -39,7 +39,7 @@ def build_tadd(
         workers: Processes; the result does not depend on it.
 
     Returns:
-        The report of the build; its first warnings say what was found of each subset.
+        The report of the build; `sources` says what was found of each subset.
 
     Raises:
         DataError: The raw data has problems, or `out` cannot be written; an earlier output is intact.
@@ -58,4 +58,4 @@ def build_tadd(
     # The splits follow once every image is known; until then there is one.
     splits = {"all": collection.samples}
     report = write_dataset(out, recipe, splits, collection.problems, skip_bad=skip_bad, workers=workers)
-    return replace(report, warnings=[*notes, *report.warnings])
+    return replace(report, sources=notes)

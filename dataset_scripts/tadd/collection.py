@@ -37,7 +37,7 @@ class Collection:
         problems: Everything that is wrong with files and categories.
         listings: The subsets that are there.
         missing: The subsets that are not.
-        unread: Image files in each subset's folder that are neither images nor masks of it.
+        unread: Image files that are neither images nor masks, by subset or by folder of several subsets.
         notes: What else was left out.
     """
 
@@ -126,17 +126,18 @@ def _claimed_twice(listings: Sequence[Listing], problems: list[DataError]) -> se
 
 
 def _unread(listings: Sequence[Listing]) -> dict[str, list[str]]:
-    """Image files that nobody read, by the first subset of each folder."""
+    """Image files that nobody read, by subset, or by folder where several subsets may lie in one."""
     used: dict[Path, set[str]] = {}
     for listing in listings:
         used.setdefault(listing.files.root, set()).update(listing.used)
     unread = {}
     for listing in listings:
-        known = used.pop(listing.files.root, None)
-        if known is not None:
-            left = [path for path in listing.files.paths.values() if path not in known]
-            unread[listing.subset.name] = [path for path in left if path.lower().endswith(IMAGE_SUFFIXES)]
-    return unread
+        root, shared = listing.files.root, any(entry.layout.folders for entry in listing.entries)
+        left = [path for path in listing.files.paths.values() if path not in used[root]]
+        unread[root.name if shared else listing.subset.name] = [
+            path for path in left if path.lower().endswith(IMAGE_SUFFIXES)
+        ]
+    return {name: paths for name, paths in unread.items() if paths}
 
 
 def _given_texts(raw: Path, listings: Sequence[Listing], notes: list[str]) -> list[tuple[str | None, str]]:

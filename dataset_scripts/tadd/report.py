@@ -24,11 +24,17 @@ def subset_lines(collection: Collection, rows: Rows) -> list[str]:
         lines.append(f"{name}: {'; '.join(parts)}")
     if collection.missing:
         lines.append(f"not found: {', '.join(subset.name for subset in collection.missing)}")
-    return [*lines, *collection.notes]
+    return [*lines, *_other_remarks(collection)]
+
+
+def _other_remarks(collection: Collection) -> list[str]:
+    """What concerns no single subset."""
+    shared = collection.unread.keys() - {listing.subset.name for listing in collection.listings}
+    return [*(f"{name}: {_unread_files(collection.unread[name])}" for name in sorted(shared)), *collection.notes]
 
 
 def card_sections(collection: Collection, rows: Rows) -> dict[str, str]:
-    """Text of the card's placeholders `$subset_table`, `$subsets` and `$missing_subsets`."""
+    """Text of the card's placeholders for the subsets."""
     found = _found(rows)
     table = [
         [
@@ -51,6 +57,7 @@ def card_sections(collection: Collection, rows: Rows) -> dict[str, str]:
         "subset_table": markdown_table(head, table),
         "subsets": "\n\n".join(sections),
         "missing_subsets": missing or "none",
+        "remarks": "\n".join(f"- {remark}." for remark in _other_remarks(collection)),
     }
 
 
@@ -65,11 +72,13 @@ def _found(rows: Rows) -> Mapping[str, Counter[str]]:
 def _remarks(listing: Listing, unread: Sequence[str]) -> list[str]:
     remarks = []
     if listing.unread:
-        remarks.append(f"{', '.join(listing.unread)} is the same set and was not read")
-    if unread:
-        more = ", ..." if len(unread) > LISTED else ""
-        remarks.append(f"{len(unread):,} image files not read ({', '.join(unread[:LISTED])}{more})")
-    return remarks
+        remarks.append(f"{', '.join(listing.unread)} holds images of it too and was not read")
+    return [*remarks, _unread_files(unread)] if unread else remarks
+
+
+def _unread_files(paths: Sequence[str]) -> str:
+    more = ", ..." if len(paths) > LISTED else ""
+    return f"{len(paths):,} image files not read ({', '.join(paths[:LISTED])}{more})"
 
 
 def _section(listing: Listing, found: Counter[str], unread: Sequence[str]) -> str:
@@ -81,12 +90,12 @@ def _section(listing: Listing, found: Counter[str], unread: Sequence[str]) -> st
         "",
         f"- Home: {_link(subset.homepage)}",
         f"- Images here, of the whole set: {_counts(subset, found)}.",
-        f"- Annotation: {subset.annotation}; {subset.mask_rule}.",
-        f"- Normal: {subset.normal}.",
+        f"- Annotation: {_clause(subset.annotation)}; {_clause(subset.mask_rule)}.",
+        f"- Normal: {_clause(subset.normal)}.",
         f"- Read as: {', '.join(f'`{example}` ({count:,})' for example, count in layouts.most_common())}.",
         *(f"- {remark[0].upper()}{remark[1:]}." for remark in _remarks(listing, unread)),
         f"- Licence: {subset.license} ({_link(subset.license_url)}); the images {permission}.",
-        f"- What is known of the layout: {subset.verified}.",
+        f"- What is known of the layout: {_clause(subset.verified)}.",
         f"- Cite: {subset.citation or 'the paper of TADD; nothing else is known'}",
     ]
     return "\n".join(lines)
@@ -95,12 +104,17 @@ def _section(listing: Listing, found: Counter[str], unread: Sequence[str]) -> st
 def _counts(subset: Subset, found: Counter[str]) -> str:
     """Found against expected images, by label where both are known by label."""
     whole = sum(subset.expected.values())
-    names = list(dict.fromkeys([*found, *subset.expected]))
     if "all" in subset.expected:
-        parts = ", ".join(f"{name} {count:,}" for name, count in found.most_common())
+        parts = [f"{name} {count:,}" for name, count in found.most_common()]
     else:
-        parts = ", ".join(f"{name} {found[name]:,} of {subset.expected.get(name, 0):,}" for name in names)
-    return f"{found.total():,} of {whole:,} ({parts})"
+        parts = [f"{name} {count:,} of {subset.expected.get(name, 0):,}" for name, count in found.most_common()]
+        absent = len(subset.expected.keys() - found.keys())
+        parts += [f"none of {absent} more categories"] if absent else []
+    return f"{found.total():,} of {whole:,} ({', '.join(parts)})"
+
+
+def _clause(text: str) -> str:
+    return text.strip().rstrip(".")
 
 
 def _link(url: str | None) -> str:

@@ -390,7 +390,7 @@ def test_folders_that_are_no_builds_are_refused(tmp_path: Path) -> None:
 def test_damaged_missing_and_earlier_files_are_named(small: Path) -> None:
     shard = small / "data/default/train-00000-of-00002.parquet"
     pq.write_table(pa.table({"label": [0]}), shard)
-    with pytest.raises(DataError, match=r"train-00000-of-00002\.parquet: Parquet: lacks the columns width"):
+    with pytest.raises(DataError, match=r"train-00000-of-00002\.parquet: Parquet: lacks the columns source, width"):
         dataset_statistics(small)
     shard.write_bytes(b"not Parquet")
     with pytest.raises(DataError, match=r"train-00000-of-00002\.parquet: Parquet: cannot be read"):

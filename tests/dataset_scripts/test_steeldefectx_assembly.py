@@ -150,7 +150,7 @@ def test_rows_of_the_built_set(tmp_path, neu):
     assert (other["annotation"], other["objects"], other["attributes"], other["t4"]) == ("none", [], None, None)
     assert (other["license"], other["redistributable"]) == ("Apache-2.0", True)
     assert np.asarray(other["image"]).shape == (256, 256)
-    assert report.warnings[:3] == [
+    assert report.sources[:3] == [
         "NEU: 4 of 4 images kept",
         "X-SDD: 1 of 1 images kept",
         "not found: GC10, S3D, FSC-20, ESDIs-SOD",
@@ -335,7 +335,7 @@ def test_all_problems_are_named_at_once_and_skipped_on_request(tmp_path, neu):
 
     report = build_from_sources(neu, tmp_path / "out", skip_missing=True, skip_bad=True)
     assert sum(counts.total() for counts in report.counts.values()) == 4
-    assert report.warnings[0] == "NEU: 4 of 10 images kept; 6 with problems"
+    assert report.sources[0] == "NEU: 4 of 10 images kept; 6 with problems"
     assert [str(problem) for problem in report.skipped] == lines
 
 

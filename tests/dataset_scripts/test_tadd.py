@@ -74,9 +74,9 @@ def test_magnetic_tiles(magnetic_tiles: Path, tmp_path: Path) -> None:
         # The grey row at 127 is no defect.
         assert (mask == 255).sum() == (100 if row["is_defective"] else 0)
     warning = "MT/MT_Uneven/Imgs/exp1_num_0: empty mask of a defect (uneven), taken as no annotation"
-    assert report.warnings[0] == "MT: 72 of 1,344 images"
-    assert report.warnings[1].startswith("not found: Aitex, BSData, ")
-    assert report.warnings[2:] == [warning]
+    assert report.sources[0] == "MT: 72 of 1,344 images"
+    assert report.sources[1].startswith("not found: Aitex, BSData, ")
+    assert report.warnings == [warning]
 
 
 def test_result_does_not_depend_on_place_or_workers(magnetic_tiles: Path, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_descriptions_of_the_user_come_first(magnetic_tiles: Path, tmp_path: Pat
     ]
     assert any(turn["value"] == "A tile with a dark hole." for turn in given[0]["conversation"])
     assert set(rows["text_source"]) == {"released", "composed"}
-    assert "TADD_text.json: 1 images described; 0 of 1 names are ambiguous" in report.warnings
+    assert "TADD_text.json: 1 images described; 0 of 1 names are ambiguous" in report.sources
 
 
 def test_problems_of_all_kinds_are_reported_at_once(magnetic_tiles: Path, tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_an_image_that_two_subsets_claim(tmp_path: Path) -> None:
 def test_unread_images_are_named(magnetic_tiles: Path, tmp_path: Path) -> None:
     Image.new("L", (20, 20)).save(magnetic_tiles / "dataset.jpg")
     report = build_tadd(magnetic_tiles, tmp_path / "out")
-    assert report.warnings[0] == "MT: 72 of 1,344 images; 1 image files not read (dataset.jpg)"
+    assert report.sources[0] == "MT: 72 of 1,344 images; 1 image files not read (dataset.jpg)"
     assert "- 1 image files not read (dataset.jpg)." in (tmp_path / "out" / "README.md").read_text("utf-8")
 
 

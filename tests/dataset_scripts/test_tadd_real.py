@@ -1,14 +1,19 @@
 """TADD built from real images: every text is checked against its mask by code of its own."""
 
+import csv
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from datasets import Dataset, concatenate_datasets, load_dataset
+from PIL import Image
 from skimage.measure import label
 
+from defect_hub.dataset_scripts.records import make_record
 from defect_hub.dataset_scripts.tadd.build import build_tadd
+from defect_hub.dataset_scripts.tadd.collection import collect
 from defect_hub.dataset_scripts.tadd.subsets import load_subsets
 from defect_hub.dataset_scripts.texts import plural
 
@@ -110,3 +115,50 @@ def test_normal_images_are_described(rows: Dataset) -> None:
         assert row["object_name"] in row["t2"]
         assert re.search(r"\b(no|not|without|free|normal|intact|flawless|good|clean)\b", row["t2"], re.IGNORECASE)
     assert len({row["t2"] for row in normal}) > 10
+
+
+@pytest.fixture
+def visa(tmp_path: Path, raw_data: Path) -> tuple[Path, list[dict[str, str]]]:
+    """VisA's real split list, and a generated image and mask for every 40th of its rows."""
+    root = tmp_path / "VisA"
+    shutil.copytree(raw_data / "VisA-splits" / "split_csv", root / "split_csv")
+    with (root / "split_csv" / "1cls.csv").open(newline="") as file:
+        listed = list(csv.DictReader(file))[::40]
+    rng = np.random.default_rng(0)
+    for row in listed:
+        for name in filter(None, (row["image"], row["mask"])):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)).save(root / row["image"], "JPEG")
+        if row["mask"]:
+            mask = np.zeros((48, 64), np.uint8)
+            mask[10:20, 30:45] = 1
+            Image.fromarray(mask).save(root / row["mask"])
+    return root, listed
+
+
+def test_visa_with_its_real_split_list(visa: tuple[Path, list[dict[str, str]]]) -> None:
+    root, listed = visa
+    found = collect(root)
+    assert found.problems == []
+    samples = {sample.source_file: sample for sample in found.samples}
+    assert len(samples) == len(listed) == 271
+    for row in listed:
+        sample = samples[row["image"]]
+        record = make_record(sample).row
+        assert record["official_split"] == row["split"]
+        assert record["is_defective"] == (row["label"] == "anomaly")
+        if row["label"] == "anomaly":
+            assert [item["bbox"] for item in record["objects"]] == [[30, 10, 15, 10]]
+    assert {sample.source.object_name for sample in found.samples} == set(load_subsets()["VisA"].objects.values())
+
+
+def test_neu_in_its_segmentation_form(raw_data: Path) -> None:
+    found = collect(raw_data / "NEU_Seg")
+    assert (found.problems, len(found.samples)) == ([], 119)
+    for sample in found.samples:
+        mask = np.asarray(Image.open(str(sample.image).replace("images", "annotations").replace(".jpg", ".png")))
+        counts = np.bincount(mask.ravel(), minlength=4)[1:]
+        record = make_record(sample).row
+        assert record["label"] == ("inclusion", "patches", "scratches")[counts.argmax()]
+        assert record["official_split"] == ("test" if "/test/" in sample.image.as_posix() else "train")
+        assert sum(item["area"] for item in record["objects"]) == counts.sum()
