@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
-from tqdm import tqdm
 
+from defect_hub.dataset_scripts.copies import HASHES, Copies, find_copies, image_files, read_file
 from defect_hub.dataset_scripts.fingerprints import fingerprint
 from defect_hub.dataset_scripts.output import check_replaceable, replace_folder, row_shards
 from defect_hub.dataset_scripts.readers.errors import DataError
-from defect_hub.dataset_scripts.readers.folders import IMAGE_SUFFIXES
-from defect_hub.dataset_scripts.readers.images import FORMATS, read_image
+from defect_hub.dataset_scripts.readers.images import read_image
 from defect_hub.dataset_scripts.records import make_record
 from defect_hub.dataset_scripts.rewrite import (
     Contents,
@@ -36,12 +32,10 @@ from defect_hub.dataset_scripts.rewrite import (
     write_shards,
 )
 from defect_hub.dataset_scripts.samples import Sample
-from defect_hub.dataset_scripts.workers import chunks, map_in_order
+from defect_hub.dataset_scripts.workers import map_in_order
 
 SampleReader = Callable[[Path], Iterable[Sample]]
 """Finds the samples of one source in the folder of the user's copies."""
-CHUNK = 50
-HASHES = ("sha256", "source_sha256", "pixel_sha256")
 LOOKED_UP = ["image.path", "mask.path", "annotation", "source", "width", "height", *HASHES]
 """What tells which rows miss something: a null image has a null path and costs nothing to read."""
 
@@ -84,32 +78,6 @@ class JoinReport:
             shown.append(f"note: {len(self.problems) - len(shown)} more files with problems")
         shown += [f"{what}: {sum(counts.values()):,} ({counts_line(counts)})" for what, counts in named if counts]
         return [*shown, f"{self.out}: digest {self.digest[:16]}"]
-
-
-@dataclass
-class _Copies:
-    """Where the user's copies of wanted images are.
-
-    Attributes:
-        by_bytes: File by SHA-256 of its bytes.
-        by_pixels: File by digest of its pixels.
-        names: The hash by which each file was found, also of further copies; by resolved path.
-        problems: Files that could not be read.
-    """
-
-    by_bytes: dict[str, Path] = field(default_factory=dict)
-    by_pixels: dict[str, Path] = field(default_factory=dict)
-    names: dict[Path, str] = field(default_factory=dict)
-    problems: list[DataError] = field(default_factory=list)
-
-    def note(self, found: dict[str, Path], digest: str, path: Path) -> None:
-        found.setdefault(digest, path)
-        self.names[path.resolve()] = digest
-
-    def name_of(self, row: Mapping[str, Any]) -> str | None:
-        """The hash by which a file for a row was found."""
-        places = zip(HASHES, (self.by_bytes, self.by_bytes, self.by_pixels), strict=True)
-        return next((row[name] for name, found in places if row[name] in found), None)
 
 
 @dataclass(frozen=True)
@@ -172,10 +140,10 @@ def join_images(
     card = read_card(folder)
     check_apart(folder, out)
     check_replaceable(out)
-    files = _image_files(raw)
+    files = image_files(raw)
     own = row_shards(folder)
     wanted = [row for shard in own for row in _incomplete_rows(shard)]
-    copies = _find_copies(wanted, files, workers)
+    copies = find_copies(wanted, files, workers)
     problems = copies.problems
     samples = _find_samples(wanted, raw, readers or {}, copies, problems)
     counts: dict[str, Counter[str]] = defaultdict(Counter)
@@ -213,20 +181,6 @@ def _report(
     )
 
 
-def _image_files(raw: Path) -> list[Path]:
-    """All image files below a folder, in a fixed order."""
-    files = [
-        Path(parent, name)
-        for parent, _, names in os.walk(raw, followlinks=True)
-        for name in names
-        if name.lower().endswith(IMAGE_SUFFIXES)
-    ]
-    if not files:
-        suffixes = " or ".join(IMAGE_SUFFIXES)
-        raise DataError(raw, "folder", f"holds no {suffixes} file", "Name the folder of your copies of the sets")
-    return sorted(files)
-
-
 def _lacks(row: Mapping[str, Any]) -> bool:
     return row["image"] is None or (row["annotation"] == "mask" and row["mask"] is None)
 
@@ -238,80 +192,11 @@ def _incomplete_rows(shard: Path) -> Iterator[dict[str, Any]]:
             yield from filter(_lacks, file.read_row_group(group, columns=LOOKED_UP).to_pylist())
 
 
-def _find_copies(wanted: Sequence[Mapping[str, Any]], files: Sequence[Path], workers: int) -> _Copies:
-    """Look for files with the bytes, then among the other files for those with the pixels of wanted images."""
-    copies = _Copies()
-    hashes = {row[name] for row in wanted for name in ("sha256", "source_sha256")}
-    others = []
-    for path, digest in _by_file(_file_hash, files, "files", workers):
-        if isinstance(digest, DataError):
-            copies.problems.append(digest)
-        elif digest in hashes:
-            copies.note(copies.by_bytes, digest, path)
-        else:
-            others.append(path)
-    missing = [row for row in wanted if copies.name_of(row) is None]
-    pixels = {row["pixel_sha256"] for row in missing}
-    measure = partial(_pixel_hash, sizes=frozenset((row["width"], row["height"]) for row in missing))
-    for path, digest in _by_file(measure, others if missing else [], "pixels", workers):
-        if isinstance(digest, DataError):
-            copies.problems.append(digest)
-        elif digest in pixels:
-            copies.note(copies.by_pixels, digest, path)
-    return copies
-
-
-def _by_file(
-    measure: Callable[[Path], str | DataError], files: Sequence[Path], what: str, workers: int
-) -> Iterator[tuple[Path, str | DataError]]:
-    """Each file with what was measured of it, with a progress bar."""
-    with tqdm(total=len(files), desc=what, unit="file", disable=not files) as progress:
-        for measured in map_in_order(partial(_measure_all, measure), chunks(files, CHUNK), workers):
-            progress.update(len(measured))
-            yield from measured
-
-
-def _measure_all(measure: Callable[[Path], str | DataError], files: Sequence[Path]) -> list[tuple[Path, Any]]:
-    return [(path, measure(path)) for path in files]
-
-
-def _file_hash(path: Path) -> str | DataError:
-    try:
-        return hashlib.sha256(_read(path)).hexdigest()
-    except DataError as error:
-        return error
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(path, "image", f"cannot be read ({error.strerror})", "Supply a readable copy") from error
-
-
-def _pixel_hash(path: Path, sizes: Collection[tuple[int, int]]) -> str | DataError:
-    """Digest of the pixels; empty for an image of a size (width, height) that nobody wants, which is not decoded."""
-    try:
-        if _size(path) not in sizes:
-            return ""
-        return fingerprint(read_image(path).gray).pixel_sha256.hex()
-    except DataError as error:
-        return error
-
-
-def _size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path, formats=FORMATS) as picture:
-            return picture.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(path, "image", "is not an image", "Supply an intact copy") from error
-
-
 def _find_samples(
     wanted: Sequence[Mapping[str, Any]],
     raw: Path,
     readers: Mapping[str, SampleReader],
-    copies: _Copies,
+    copies: Copies,
     problems: list[DataError],
 ) -> dict[tuple[str, str], list[Sample]]:
     """Samples by source and hash of their image file, for the sources that lack masks."""
@@ -328,7 +213,7 @@ def _find_samples(
     return found
 
 
-def _tasks(folder: Path, copies: _Copies, samples: Mapping[tuple[str, str], list[Sample]]) -> Iterator[_Task]:
+def _tasks(folder: Path, copies: Copies, samples: Mapping[tuple[str, str], list[Sample]]) -> Iterator[_Task]:
     for shard, group in row_groups(folder):
         with pq.ParquetFile(shard) as file:
             rows = file.read_row_group(group, columns=LOOKED_UP).to_pylist()
@@ -400,7 +285,7 @@ def _restore_image(row: Mapping[str, Any], path: Path, found_by: str) -> tuple[s
     original = Path(row["source_file"] or path.name)
     resized = row["sha256"] != row["source_sha256"]
     name = f"{original.stem}.png" if resized else original.name
-    data = _read(path)
+    data = read_file(path)
     sha256 = hashlib.sha256(data).hexdigest()
     if found_by in (row["sha256"], row["source_sha256"]) and found_by != sha256:
         raise DataError(path, "image", "changed during the join", "Join again")

@@ -26,6 +26,21 @@ def list_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list
     return files
 
 
+def walk_files(root: Path) -> list[Path]:
+    """All files below a folder in a fixed order; linked folders are followed, each folder is read once."""
+    seen: set[Path] = set()
+    found = []
+    for place, folders, names in os.walk(root, followlinks=True):
+        folder = Path(place)
+        if folder.resolve() in seen:  # A link back to a folder above would never end.
+            folders.clear()
+            continue
+        seen.add(folder.resolve())
+        folders.sort()
+        found += [folder / name for name in names]
+    return sorted(found)
+
+
 def pair_by_stem(images: list[Path], masks: list[Path]) -> tuple[list[tuple[Path, Path | None]], list[DataError]]:
     """Pair each image with the mask of the same stem.
 

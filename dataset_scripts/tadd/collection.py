@@ -84,9 +84,7 @@ def collect(raw: Path, subsets: Sequence[str] | None = None) -> Collection:
         raise problems[0]
     names = {listing.subset.name for listing in listings}
     if absent and (subsets or not names):
-        hints = "; ".join(f"a folder {subset.folders[0]} with {subset.layout_hint()}" for subset in absent[:3])
-        problem = f"{', '.join(subset.name for subset in absent)} not found"
-        raise DataError(raw, "subsets", problem, f"Supply {hints}")
+        raise _not_found(raw, absent)
     taken = _claimed_twice(listings, problems)
     notes: list[str] = []
     texts = iter(_given_texts(raw, listings, notes))
@@ -97,6 +95,16 @@ def collect(raw: Path, subsets: Sequence[str] | None = None) -> Collection:
     ]
     missing = [subset for subset in table.values() if subset.name not in names]
     return Collection(samples, problems, listings, missing, _unread(listings), notes)
+
+
+def _not_found(raw: Path, absent: Sequence[Subset]) -> DataError:
+    if len(absent) < len(load_subsets()):
+        hints = "; ".join(f"a folder {subset.folders[0]} with {subset.layout_hint()}" for subset in absent)
+        return DataError(raw, "subsets", f"{', '.join(subset.name for subset in absent)} not found", f"Supply {hints}")
+    problem = "holds no folder that is named like a subset of TADD"
+    if looks := resembles(raw, absent):
+        return DataError(raw, "subsets", problem, f"It looks like {' or '.join(looks)} itself: name that by --subsets")
+    return DataError(raw, "subsets", problem, "Name the folders after the sets: MT, NEU-DET, MVTec-AD, VisA, ...")
 
 
 def _find(raw: Path, subset: Subset, *, here: bool) -> Listing | None:

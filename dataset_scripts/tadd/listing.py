@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from defect_hub.dataset_scripts.readers.class_folders import plain_name
 from defect_hub.dataset_scripts.readers.errors import DataError
+from defect_hub.dataset_scripts.readers.folders import walk_files
 from defect_hub.dataset_scripts.readers.tables import read_table
 from defect_hub.dataset_scripts.tadd.subsets import AUTHORS_LAYOUT, SPLIT_NAMES, Layout, Subset
 
@@ -148,11 +148,7 @@ def _list_folder(
 
 def list_paths(folder: Path) -> list[str]:
     """Paths of all files below a folder, with `/`, sorted."""
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders.sort()
-        found += [Path(place, name).relative_to(folder).as_posix() for name in names]
-    return sorted(found)
+    return [path.relative_to(folder).as_posix() for path in walk_files(folder)]
 
 
 def _match(files: Files, layouts: Sequence[Layout]) -> Iterator[Entry]:

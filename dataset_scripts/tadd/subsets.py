@@ -19,6 +19,7 @@ DEFECT = "defect"
 GOOD = ("good", NORMAL)
 """Raw names of the class without defects, in every set."""
 AUTHORS_LAYOUT = "authors"
+HINTED = 2
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -107,8 +108,9 @@ class Subset:
         return self.objects.get(plain_name(raw_object), self.object_name)
 
     def layout_hint(self) -> str:
-        """The layouts by example, for a message."""
-        return " or ".join(layout.example for layout in self.layouts)
+        """Its first layouts by example, for a message."""
+        own = [layout.example for layout in self.layouts if not layout.folders and layout.style != AUTHORS_LAYOUT]
+        return " or ".join([*own[:HINTED], self.layouts[-1].example])
 
 
 @lru_cache(maxsize=1)

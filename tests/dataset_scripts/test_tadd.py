@@ -220,8 +220,12 @@ def test_subsets_must_be_known_and_there(magnetic_tiles: Path, tmp_path: Path) -
     with pytest.raises(DataError, match=r"subsets: CFD not found. Supply a folder CFD with image/001.jpg with"):
         build_tadd(magnetic_tiles.parent, tmp_path / "out", ["MT", "CFD"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"Aitex, BSData, .* not found"):
+    with pytest.raises(DataError, match=r"no folder that is named like a subset of TADD\. Name the folders after"):
         build_tadd(tmp_path / "empty", tmp_path / "out")
+    tiles = magnetic_tiles.rename(tmp_path / "tiles")
+    with pytest.raises(DataError, match="It looks like MT itself: name that by --subsets"):
+        build_tadd(tiles, tmp_path / "out")
+    assert len(collect(tiles, ["MT"]).samples) == 72
     with pytest.raises(DataError, match="folder: does not exist"):
         build_tadd(tmp_path / "none", tmp_path / "out")
 
