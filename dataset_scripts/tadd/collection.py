@@ -17,7 +17,7 @@ from defect_hub.dataset_scripts.readers.class_folders import plain_name
 from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.readers.folders import IMAGE_SUFFIXES
 from defect_hub.dataset_scripts.samples import Sample, Source
-from defect_hub.dataset_scripts.tadd.listing import Entry, Listing, find_subset, resembles
+from defect_hub.dataset_scripts.tadd.listing import Entry, Listing, PathLister, find_subset, list_paths, resembles
 from defect_hub.dataset_scripts.tadd.regions import annotation_of, label_of
 from defect_hub.dataset_scripts.tadd.subsets import NORMAL, Layout, Subset, load_subsets
 from defect_hub.dataset_scripts.tadd.texts import find_texts, read_descriptions, read_texts
@@ -70,9 +70,10 @@ def collect(raw: Path, subsets: Sequence[str] | None = None) -> Collection:
     problems: list[DataError] = []
     listings: list[Listing] = []
     absent: list[Subset] = []
+    paths_of = cache(list_paths)
     for subset in wanted:
         try:
-            listing = _find(raw, subset, here=len(wanted) == 1)
+            listing = _find(raw, subset, paths_of, here=len(wanted) == 1)
         except DataError as error:
             problems.append(error)
         else:
@@ -84,7 +85,7 @@ def collect(raw: Path, subsets: Sequence[str] | None = None) -> Collection:
         raise problems[0]
     names = {listing.subset.name for listing in listings}
     if absent and (subsets or not names):
-        raise _not_found(raw, absent)
+        raise _not_found(raw, absent, paths_of)
     taken = _claimed_twice(listings, problems)
     notes: list[str] = []
     texts = iter(_given_texts(raw, listings, notes))
@@ -97,25 +98,26 @@ def collect(raw: Path, subsets: Sequence[str] | None = None) -> Collection:
     return Collection(samples, problems, listings, missing, _unread(listings), notes)
 
 
-def _not_found(raw: Path, absent: Sequence[Subset]) -> DataError:
+def _not_found(raw: Path, absent: Sequence[Subset], paths_of: PathLister) -> DataError:
     if len(absent) < len(load_subsets()):
         hints = "; ".join(f"a folder {subset.folders[0]} with {subset.layout_hint()}" for subset in absent)
         return DataError(raw, "subsets", f"{', '.join(subset.name for subset in absent)} not found", f"Supply {hints}")
     problem = "holds no folder that is named like a subset of TADD"
-    if looks := resembles(raw, absent):
+    if looks := resembles(raw, absent, paths_of):
         return DataError(raw, "subsets", problem, f"It looks like {' or '.join(looks)} itself: name that by --subsets")
     return DataError(raw, "subsets", problem, "Name the folders after the sets: MT, NEU-DET, MVTec-AD, VisA, ...")
 
 
-def _find(raw: Path, subset: Subset, *, here: bool) -> Listing | None:
+def _find(raw: Path, subset: Subset, paths_of: PathLister, *, here: bool) -> Listing | None:
     """The subset's files; where its folder holds another set's, the error says whose."""
     try:
-        return find_subset(raw, subset, here=here)
+        return find_subset(raw, subset, paths_of, here=here)
     except DataError as error:
         others = [other for other in load_subsets().values() if other.name != subset.name]
-        names = resembles(Path(error.where), others)
-        looks = f"; it looks like {' or '.join(names)}" if names else ""
-        raise DataError(error.where, error.field, f"{error.problem}{looks}", error.remedy) from error
+        if error.field != "layout" or not (names := resembles(Path(error.where), others, paths_of)):
+            raise
+        problem = f"{error.problem}; it looks like {' or '.join(names)}"
+        raise DataError(error.where, error.field, problem, error.remedy) from error
 
 
 def _claimed_twice(listings: Sequence[Listing], problems: list[DataError]) -> set[tuple[str, str]]:

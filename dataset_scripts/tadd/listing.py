@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from defect_hub.dataset_scripts.readers.class_folders import plain_name
@@ -13,6 +13,8 @@ from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.readers.folders import walk_files
 from defect_hub.dataset_scripts.readers.tables import read_table
 from defect_hub.dataset_scripts.tadd.subsets import AUTHORS_LAYOUT, SPLIT_NAMES, Layout, Subset
+
+PathLister = Callable[[Path], Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Listing:
         files: All files.
         entries: Its images.
         used: Paths of the images and of the annotation files that belong to them.
+        absent_tables: Tables of its layouts that are not there.
         unread: Further folders of the subset, which are not read.
     """
 
@@ -78,15 +81,17 @@ class Listing:
     files: Files
     entries: Sequence[Entry]
     used: frozenset[str]
-    unread: Sequence[str]
+    absent_tables: Sequence[str]
+    unread: Sequence[str] = ()
 
 
-def find_subset(raw: Path, subset: Subset, *, here: bool = False) -> Listing | None:
+def find_subset(raw: Path, subset: Subset, paths_of: PathLister, *, here: bool = False) -> Listing | None:
     """Find a subset in a raw folder.
 
     Args:
         raw: Folder that holds a folder of the subset, or (by its name or `here`) is that folder.
         subset: What to look for.
+        paths_of: `list_paths`, or what remembers its answers: several subsets look into the same folders.
         here: Whether `raw` may be the folder whatever its name.
 
     Returns:
@@ -97,11 +102,11 @@ def find_subset(raw: Path, subset: Subset, *, here: bool = False) -> Listing | N
     """
     folders = _folders(raw, subset, here)
     for number, (folder, layouts) in enumerate(folders):
-        listing = _list_folder(folder, subset, layouts)
+        listing = _list_folder(folder, subset, layouts, paths_of)
         if listing is not None:
-            others = (other.name for other, known in folders[number + 1 :] if _list_folder(other, subset, known))
-            unread = [name for name in dict.fromkeys(others) if name != folder.name]
-            return Listing(subset, listing[0], listing[1], listing[2], unread)
+            further = folders[number + 1 :]
+            others = (other.name for other, known in further if _list_folder(other, subset, known, paths_of))
+            return replace(listing, unread=[name for name in dict.fromkeys(others) if name != folder.name])
     own = [folder for folder, layouts in folders if not layouts[0].folders]
     if own:
         remedy = f"Lay it out as {subset.layout_hint()}"
@@ -130,11 +135,9 @@ def _joined(name: str) -> str:
     return plain_name(name).replace(" ", "")
 
 
-def _list_folder(
-    folder: Path, subset: Subset, layouts: Sequence[Layout]
-) -> tuple[Files, list[Entry], frozenset[str]] | None:
+def _list_folder(folder: Path, subset: Subset, layouts: Sequence[Layout], paths_of: PathLister) -> Listing | None:
     """The images in the folder itself or, where none are, in the folders within it."""
-    paths = list_paths(folder)
+    paths = paths_of(folder)
     inner = sorted({path.partition("/")[0] for path in paths if "/" in path})
     for prefix in ("", *(f"{name}/" for name in inner)):
         below = {path[len(prefix) :].casefold(): path[len(prefix) :] for path in paths if path.startswith(prefix)}
@@ -142,7 +145,9 @@ def _list_folder(
         entries = list(_match(files, layouts))
         if entries:
             _check_one_style(files.root, subset, entries)
-            return files, _with_tables(files, entries), _used(files, entries)
+            tables = {table["file"] for entry in entries for table in entry.layout.tables}
+            absent = sorted(table for table in tables if not files.find(table, {}))
+            return Listing(subset, files, _with_tables(files, entries), _used(files, entries), absent)
     return None
 
 
@@ -211,9 +216,9 @@ def annotation_files(layout: Layout) -> list[str]:
     return list(files.values()) if isinstance(files, Mapping) else list(files)
 
 
-def resembles(folder: Path, subsets: Sequence[Subset]) -> list[str]:
+def resembles(folder: Path, subsets: Sequence[Subset], paths_of: PathLister) -> list[str]:
     """Names of the subsets whose own layouts find images in a folder; for a message."""
-    paths = list_paths(folder)
+    paths = paths_of(folder)
 
     def fits(pattern: re.Pattern[str]) -> bool:
         return any(pattern.fullmatch(path) for path in paths)

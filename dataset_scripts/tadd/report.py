@@ -73,6 +73,8 @@ def _remarks(listing: Listing, unread: Sequence[str]) -> list[str]:
     remarks = []
     if listing.unread:
         remarks.append(f"{', '.join(listing.unread)} holds images of it too and was not read")
+    if listing.absent_tables:
+        remarks.append(f"without {', '.join(listing.absent_tables)}, so its own split is not known")
     return [*remarks, _unread_files(unread)] if unread else remarks
 
 

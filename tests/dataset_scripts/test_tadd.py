@@ -272,3 +272,10 @@ def test_every_split_is_listed(built: Path, tmp_path: Path) -> None:
     data = loaded(built, tmp_path / "cache")
     assert listed == {(row["image_id"], row["sha256"], split) for split in data for row in data[split]}
     assert {split for _, _, split in listed} <= set(SPLITS)
+
+
+def test_a_missing_table_is_noted(tmp_path: Path) -> None:
+    write(tmp_path / "raw", "bsdata")  # It has no image_data.json.
+    report = build_tadd(tmp_path / "raw", tmp_path / "out")
+    assert "without image_data.json, so its own split is not known" in report.sources[0]
+    assert set(all_rows(tmp_path / "out", tmp_path / "cache")["official_split"]) == {None}
