@@ -22,7 +22,7 @@ from defect_hub.dataset_scripts.output import check_replaceable, replace_folder
 from defect_hub.dataset_scripts.parquet import ShardWriter
 from defect_hub.dataset_scripts.plans import Plan, PlannedConfig, Planner, Shard, plain_plan, study_plan
 from defect_hub.dataset_scripts.readers.errors import DataError
-from defect_hub.dataset_scripts.row_batches import RowBatch, Spool, make_batch
+from defect_hub.dataset_scripts.row_batches import RowBatch, Spool, load_stored, make_batch
 from defect_hub.dataset_scripts.rows import Groups, Rows
 from defect_hub.dataset_scripts.samples import Sample
 from defect_hub.dataset_scripts.schema import record_features
@@ -120,11 +120,11 @@ def write_dataset(
         rows = Rows(recipe.class_names, problems=[*problems, *repeated_ids(splits)])
         for split, batch in make_batches(without_repeats(splits), spool.schema, workers):
             rows.add(split, batch)
-            spool.append(batch.table)
+            spool.append(batch.table, batch.miniatures)
         if rows.problems and not (skip_bad and len(rows)):
             raise _joined(rows.problems, error_list)
         spool.finish()
-        groups, found = _compare(rows, spool) if recipe.studies else ([], {})
+        groups, found = _compare(rows, spool, workers) if recipe.studies else ([], {})
         plan = (recipe.planner or (study_plan if recipe.studies else plain_plan))(rows, groups)
         rows.splits = list(plan.splits)
         configs = _write_shards(folder, recipe, plan, spool, features)
@@ -182,9 +182,10 @@ def without_repeats(splits: Mapping[str, Sequence[Sample]]) -> dict[str, list[Sa
     return kept
 
 
-def _compare(rows: Rows, spool: Spool) -> tuple[Groups, dict[str, int]]:
+def _compare(rows: Rows, spool: Spool, workers: int) -> tuple[Groups, dict[str, int]]:
     """Groups of rows that show the same, and numbers of them for the card."""
-    pairs = find_duplicates(rows.fingerprints, rows.sha256, spool.gray)
+    digests, pictures = rows.sha256, spool.miniatures
+    pairs = find_duplicates(rows.fingerprints, digests, load_stored, sources=pictures, workers=workers)
     groups = duplicate_groups(len(rows), pairs)
     kinds = Counter(pair.kind for pair in pairs)
     return groups, {

@@ -186,7 +186,7 @@ def audit(folders: Sequence[Path], workers: int = 1) -> AuditReport:
 
     Args:
         folders: Each a built data set, or a folder that holds images at any depth.
-        workers: Processes that decode.
+        workers: Processes that decode and compare.
 
     Raises:
         DataError: A folder is missing or holds no images.
@@ -202,7 +202,9 @@ def audit(folders: Sequence[Path], workers: int = 1) -> AuditReport:
             progress.update(piece.count)
     images = [item.image for item in read]
     prints = [item.fingerprint for item in read]
-    search = search_duplicates(prints, [image.sha256 for image in images], _loader([item.place for item in read]))
+    digests, places = [image.sha256 for image in images], [item.place for item in read]
+    _row_images.cache_clear()  # The files may have changed since an earlier audit.
+    search = search_duplicates(prints, digests, _load, sources=places, workers=workers)
     groups = _groups(images, search.pairs)
     absent = total - len(read) - len(problems)
     return AuditReport(
@@ -328,20 +330,16 @@ def _decoded(data: bytes, where: str) -> NDArray[np.uint8]:
         raise DataError(where, "image", f"does not decode ({error})", "Build or fetch the data set again") from error
 
 
-def _loader(places: Sequence[_Place]) -> Callable[[int], NDArray[np.uint8]]:
-    """Function that reads the gray values (H, W) of an image again."""
+def _load(place: _Place) -> NDArray[np.uint8]:
+    """Read the gray values (H, W) of an image again."""
+    if place.row_group is None:
+        return read_image(place.path).gray
+    return _decoded(_row_images(place.path, place.row_group)[place.row]["bytes"].as_py(), str(place.path))
 
-    @lru_cache(CACHED_ROW_GROUPS)
-    def images(path: Path, row_group: int) -> pa.ChunkedArray:
-        return pq.ParquetFile(path).read_row_group(row_group, columns=["image"])["image"]
 
-    def load(index: int) -> NDArray[np.uint8]:
-        place = places[index]
-        if place.row_group is None:
-            return read_image(place.path).gray
-        return _decoded(images(place.path, place.row_group)[place.row]["bytes"].as_py(), str(place.path))
-
-    return load
+@lru_cache(CACHED_ROW_GROUPS)
+def _row_images(path: Path, row_group: int) -> pa.ChunkedArray:
+    return pq.ParquetFile(path).read_row_group(row_group, columns=["image"])["image"]
 
 
 def _groups(images: Sequence[AuditedImage], pairs: Sequence[DuplicatePair]) -> list[AuditGroup]:

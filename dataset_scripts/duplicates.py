@@ -10,23 +10,30 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
-from PIL import Image
-from scipy.ndimage import uniform_filter
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from defect_hub.dataset_scripts.fingerprints import (
+    COMPARED_SIDE,
     FREQUENCIES,
     HASH_BITS,
     ORIENTATIONS,
     Fingerprint,
+    miniature,
+    resized,
     turn,
     turned_bits,
 )
+from defect_hub.dataset_scripts.workers import map_in_order
+
+Gray = NDArray[np.uint8]
 
 MAX_DISTANCE = 80
 """Bits of 255 in which the hashes of near-duplicates may differ."""
@@ -40,14 +47,19 @@ NEIGHBOURS = 8
 """Candidates kept for an image, the closest."""
 CHUNK = 16_384
 MERGED_ROWS = 1_000_000
-COMPARED_SIDE = 256
-"""Longest side in pixels at which pictures are compared."""
-GLANCE_SIDE = 96
-MIN_GLANCE = 0.45
-"""Similarity at this longest side below which pictures are not compared closely: copies have 0.59 and more there."""
+LOOKS = ((96, 0.45, 0.85), (COMPARED_SIDE, MIN_SIMILARITY, MIN_SIMILARITY))
+"""Longest side in pixels, and the similarities below and from which the next look is saved: at a glance copies have
+0.59 and more, and no pair with 0.85 had less than `MIN_SIMILARITY` in the closer look."""
 NOISE = 2.0
 """Gray values; structure weaker than this may come from a codec and counts less."""
+KEPT_MEMORY = 2**24
+"""Bytes; glibc keeps up to twice the size of the largest block that was freed. Otherwise it returns the memory of a
+picture to the system each time, and to get it back takes as long as to compare the pictures."""
+PIECE = 64
+"""Candidates that a worker compares at once, or more where they are connected."""
 CACHED_IMAGES = 1024
+CACHED_VIEWS = 256
+"""Views are needed for several candidates; one takes up to 330 KB."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +71,8 @@ class DuplicatePair:
         second: Index of the other.
         kind: "bytes" (equal files), "pixels" (equal gray values) or "near".
         orientation: How to turn the second so that it matches the first; one of `ORIENTATIONS`.
-        similarity: Correlation of their local structure, 1 where it is the same.
+        similarity: Correlation of their local structure, 1 where it is the same: at a glance, at up to 96 px a side,
+            where this decides, else at up to 256 px.
         difference: Mean absolute difference in gray values at their common size.
     """
 
@@ -107,21 +120,34 @@ class SearchResult:
 
 
 def find_duplicates(
-    fingerprints: Sequence[Fingerprint], sha256: Sequence[str], load_gray: Callable[[int], NDArray[np.uint8]]
+    fingerprints: Sequence[Fingerprint],
+    sha256: Sequence[str],
+    load_gray: Callable[[Any], Gray],
+    *,
+    sources: Sequence[Any] | None = None,
+    workers: int = 1,
 ) -> list[DuplicatePair]:
     """Pairs of images that show the same; see `search_duplicates`."""
-    return search_duplicates(fingerprints, sha256, load_gray).pairs
+    return search_duplicates(fingerprints, sha256, load_gray, sources=sources, workers=workers).pairs
 
 
 def search_duplicates(
-    fingerprints: Sequence[Fingerprint], sha256: Sequence[str], load_gray: Callable[[int], NDArray[np.uint8]]
+    fingerprints: Sequence[Fingerprint],
+    sha256: Sequence[str],
+    load_gray: Callable[[Any], Gray],
+    *,
+    sources: Sequence[Any] | None = None,
+    workers: int = 1,
 ) -> SearchResult:
     """Search for images that show the same.
 
     Args:
         fingerprints: Of each image.
         sha256: Digest of each image's file.
-        load_gray: Gray values (H, W) of the image of an index; called for candidates only.
+        load_gray: Gray values (H, W) of the image of a source, or their `miniature`; called for candidates only.
+        sources: Where each image is loaded from; None: its index.
+        workers: Processes that compare pictures; the result does not depend on it. With more than one, sources and
+            `load_gray` have to pickle.
     """
     exact = _exact_pairs(fingerprints, sha256)
     # Equal pixels have equal hashes: of each set of copies only the first is searched.
@@ -129,7 +155,8 @@ def search_duplicates(
     rows = [row for row in range(len(fingerprints)) if row not in left_out]
     bits = [fingerprints[row].bits for row in rows]
     candidates = find_candidates(np.array(bits, np.uint8).reshape(-1, HASH_BITS // 8))
-    near, compared = _near_pairs(candidates, rows, load_gray)
+    origins = range(len(fingerprints)) if sources is None else sources
+    near, compared = _near_pairs(candidates, rows, origins, load_gray, workers)
     pairs = sorted(exact + near, key=lambda pair: (pair.first, pair.second))
     return SearchResult(pairs, sum(print_.flat for print_ in fingerprints), candidates.crowded, compared)
 
@@ -284,36 +311,107 @@ def _closest(rows: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def _near_pairs(
-    candidates: Candidates, rows: Sequence[int], load_gray: Callable[[int], NDArray[np.uint8]]
+    candidates: Candidates, rows: Sequence[int], sources: Sequence[Any], load_gray: Callable[[Any], Gray], workers: int
 ) -> tuple[list[DuplicatePair], int]:
-    """Candidates whose pictures match, and the number of pictures compared; `rows` are the images of the hashes.
-
-    A candidate of two images that closer ones connect already is passed over: it would not change the groups.
-    """
-
-    @lru_cache(CACHED_IMAGES)
-    def load(row: int) -> NDArray[np.uint8]:
-        return _bounded(load_gray(row), COMPARED_SIDE)
-
-    forest = _Forest(len(rows))
+    """Candidates whose pictures match, and the number of pictures compared; `rows` are the images of the hashes."""
+    pieces = [_Piece.of(triples, rows, sources) for triples in _connected(candidates, len(rows))]
     pairs, compared = [], 0
-    triples = np.stack([candidates.first, candidates.second, candidates.orientation], axis=1).tolist()
-    for first, second, orientation in tqdm(triples, desc="compare", unit="pair", leave=False):
-        if forest.root(first) == forest.root(second):
-            continue
-        compared += 1
-        pictures = load(rows[first]), turn(load(rows[second]), orientation)
-        if compare(*(_bounded(picture, GLANCE_SIDE) for picture in pictures))[0] < MIN_GLANCE:
-            continue
-        similarity, difference = compare(*pictures)
-        if similarity >= MIN_SIMILARITY:
-            forest.join(first, second)
-            name = ORIENTATIONS[orientation]
-            pairs.append(DuplicatePair(rows[first], rows[second], "near", name, similarity, difference))
+    with tqdm(total=len(candidates.first), desc="compare", unit="pair", leave=False) as progress:
+        results = map_in_order(partial(_compare, load_gray=load_gray), pieces, min(workers, len(pieces)))
+        for piece, (found, count) in zip(pieces, results, strict=True):
+            pairs += found
+            compared += count
+            progress.update(len(piece.triples))
     return pairs, compared
 
 
-def compare(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> tuple[float, float]:
+def _connected(candidates: Candidates, count: int) -> list[NDArray[np.intp]]:
+    """Candidates as rows (first, second, orientation), all that are connected in one piece; the largest piece first.
+
+    Within a connected component the closest come first.
+    """
+    triples = np.stack([candidates.first, candidates.second, candidates.orientation], axis=1)
+    graph = coo_array((np.ones(len(triples), np.bool_), triples[:, :2].T), shape=(count, count))
+    component = connected_components(graph, directed=False)[1][candidates.first]
+    order = np.argsort(component, kind="stable")
+    starts = np.flatnonzero(np.diff(component[order])) + 1
+    cuts = starts[np.diff(starts // PIECE, prepend=0) > 0]
+    return sorted(np.split(triples[order], cuts), key=len, reverse=True)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Candidates that one worker compares.
+
+    Attributes:
+        triples: First, second and orientation, (M, 3); the images by their numbers in this piece.
+        images: Their indices.
+        sources: Where to load them from.
+    """
+
+    triples: NDArray[np.intp]
+    images: list[int]
+    sources: list[Any]
+
+    @classmethod
+    def of(cls, triples: NDArray[np.intp], rows: Sequence[int], sources: Sequence[Any]) -> _Piece:
+        """Candidates of hashes; `rows` are the images of the hashes."""
+        hashes, ends = np.unique(triples[:, :2], return_inverse=True)
+        images = [rows[number] for number in hashes.tolist()]
+        numbered = np.concatenate([ends.reshape(-1, 2), triples[:, 2:]], axis=1)
+        return cls(numbered, images, [sources[image] for image in images])
+
+
+def _compare(piece: _Piece, load_gray: Callable[[Any], Gray]) -> tuple[list[DuplicatePair], int]:
+    """Candidates of a piece whose pictures match, and the number of pictures compared.
+
+    A candidate of two images that closer ones connect already is passed over: it would not change the groups.
+    """
+    np.empty(KEPT_MEMORY, np.uint8)  # Freed at once, and see there.
+
+    @lru_cache(CACHED_IMAGES)
+    def load(image: int) -> Gray:
+        return miniature(load_gray(piece.sources[image]))
+
+    @lru_cache(CACHED_VIEWS)
+    def view(image: int, orientation: int, height: int, width: int) -> _View:
+        return _view(resized(turn(load(image), orientation), height, width))
+
+    forest = _Forest(len(piece.images))
+    pairs, compared = [], 0
+    for first, second, orientation in piece.triples.tolist():
+        if forest.root(first) == forest.root(second):
+            continue
+        compared += 1
+        height, width = _common_shape(load(first), turn(load(second), orientation))
+        for side, least, enough in LOOKS:
+            shape = min(height, side), min(width, side)
+            similarity, difference = _match(view(first, 0, *shape), view(second, orientation, *shape))
+            if not least <= similarity < enough:
+                break
+        if similarity >= enough:
+            forest.join(first, second)
+            ends = piece.images[first], piece.images[second]
+            pairs.append(DuplicatePair(*ends, "near", ORIENTATIONS[orientation], similarity, difference))
+    return pairs, compared
+
+
+@dataclass(frozen=True)
+class _View:
+    """A picture at the size of a comparison.
+
+    Attributes:
+        gray: Gray values (H, W).
+        spectrum: Fourier transform of its local structure, (H, W // 2 + 1).
+        norm: Of the local structure.
+    """
+
+    gray: Gray
+    spectrum: NDArray[np.complex64]
+    norm: float
+
+
+def compare(first: Gray, second: Gray) -> tuple[float, float]:
     """How alike two pictures are, at the smaller of their sizes and in the best shift of up to 1/16 of the side.
 
     Local structure is what is left of a picture when its coarse shading is taken away and its contrast made even:
@@ -326,34 +424,65 @@ def compare(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> tuple[float,
     Returns:
         Correlation of the local structure, and mean absolute difference of the gray values.
     """
-    height, width = np.minimum(first.shape, second.shape)
-    first, second = _resized(first, height, width), _resized(second, height, width)
-    ours, theirs = _local_structure(first), _local_structure(second)
-    product = scipy.fft.rfft2(ours) * np.conj(scipy.fft.rfft2(theirs))
+    shape = _common_shape(first, second)
+    return _match(_view(resized(first, *shape)), _view(resized(second, *shape)))
+
+
+def _common_shape(first: Gray, second: Gray) -> tuple[int, int]:
+    return min(first.shape[0], second.shape[0]), min(first.shape[1], second.shape[1])
+
+
+def _view(gray: Gray) -> _View:
+    structure = _local_structure(gray)
+    return _View(gray, scipy.fft.rfft2(structure), float(np.linalg.norm(structure)))
+
+
+def _match(ours: _View, theirs: _View) -> tuple[float, float]:
+    """See `compare`."""
+    height, width = ours.gray.shape
     shifts = [np.arange(-(side // 16), side // 16 + 1) for side in (height, width)]
-    matches = scipy.fft.irfft2(product, s=(height, width))[np.ix_(*shifts)]
+    # The inverse transform in two steps, the second for the few shifts that count only.
+    columns = scipy.fft.ifft(ours.spectrum * theirs.spectrum.conj(), axis=0)
+    matches = scipy.fft.irfft(columns[shifts[0]], n=width, axis=1)[:, shifts[1]]
     best = np.unravel_index(matches.argmax(), matches.shape)
     down, right = (int(steps[place]) for steps, place in zip(shifts, best, strict=True))
-    norm = float(np.sqrt(np.square(ours).sum() * np.square(theirs).sum()))
-    shown = first[max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)]
-    other = second[max(-down, 0) : height + min(-down, 0), max(-right, 0) : width + min(-right, 0)]
+    shown = ours.gray[max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)]
+    other = theirs.gray[max(-down, 0) : height + min(-down, 0), max(-right, 0) : width + min(-right, 0)]
     difference = np.abs(shown.astype(np.int16) - other).mean()
+    norm = ours.norm * theirs.norm
     return min(float(matches.max()) / norm, 1.0) if norm else 0.0, float(difference)
 
 
-def _bounded(gray: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    return _resized(gray, min(gray.shape[0], side), min(gray.shape[1], side))
-
-
-def _resized(gray: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    if gray.shape == (height, width):
-        return gray
-    return np.asarray(Image.fromarray(gray).resize((width, height), Image.Resampling.BOX))
-
-
-def _local_structure(gray: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _local_structure(gray: Gray) -> NDArray[np.float32]:
     values = gray.astype(np.float32)
     side = max(gray.shape)
-    detail = uniform_filter(values, 3) - uniform_filter(values, max(9, side // 16 | 1))
-    energy = uniform_filter(detail * detail, max(17, side // 8 | 1))
-    return detail / np.sqrt(energy + NOISE**2)
+    detail = _local_means(values, 3)
+    detail -= _local_means(values, max(9, side // 16 | 1))
+    energy = _local_means(detail * detail, max(17, side // 8 | 1))
+    energy += NOISE**2
+    detail /= np.sqrt(energy, out=energy)
+    return detail
+
+
+def _local_means(values: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """Means over size x size pixels, an odd number, mirrored at the border: SciPy's `uniform_filter`, but faster."""
+    padded = np.pad(values, size // 2, mode="symmetric")
+    # All rows as one: the next pixel to the right is 1 further, the next one down a width further. Sums that run over
+    # the end of a row are cut off.
+    row = padded.ravel()
+    sums = _moving_sums(_moving_sums(row, size, 1), size, padded.shape[1])
+    row[: len(sums)] = sums
+    return row.reshape(padded.shape)[: values.shape[0], : values.shape[1]] * np.float32(1 / size**2)
+
+
+def _moving_sums(values: NDArray[np.float32], count: int, step: int) -> NDArray[np.float32]:
+    """Sums of `count` values that are `step` apart, (N,) to (N - (count - 1) * step,), by adding half to half."""
+    if count == 1:
+        return values
+    half = _moving_sums(values, count // 2, step)
+    width = count // 2 * step
+    sums = half[:-width] + half[width:]
+    if count % 2:
+        sums = sums[:-step]
+        sums += values[(count - 1) * step :]
+    return sums

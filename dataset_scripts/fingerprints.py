@@ -13,11 +13,14 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 FREQUENCIES = 16
 HASH_BITS = FREQUENCIES**2
 FLAT = 0.01
 """Mean amplitude of the frequencies, in gray values, below which a picture has nothing that a hash could describe."""
+COMPARED_SIDE = 256
+"""Longest side in pixels at which pictures are compared."""
 ORIENTATIONS = (
     "upright",
     "flip_top_bottom",
@@ -61,6 +64,18 @@ def fingerprint(gray: NDArray[np.uint8]) -> Fingerprint:
     return Fingerprint(digest.digest(), np.packbits(amplitudes > 0), flat)
 
 
+def miniature(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture (H, W) as it is compared, each side at most `COMPARED_SIDE` px; that of a miniature is the same."""
+    return resized(gray, min(gray.shape[0], COMPARED_SIDE), min(gray.shape[1], COMPARED_SIDE))
+
+
+def resized(gray: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """A picture in another size, each pixel the mean of what it covers."""
+    if gray.shape == (height, width):
+        return gray
+    return np.asarray(Image.fromarray(gray).resize((width, height), Image.Resampling.BOX))
+
+
 def turn(gray: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """A picture (H, W) in another orientation, an index of `ORIENTATIONS`."""
     if orientation & 4:
@@ -85,7 +100,7 @@ def turned_bits(orientation: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     return source.ravel(), inverted.ravel()
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)
 def _cosines(length: int) -> NDArray[np.float32]:
     """The lowest frequencies of the cosine transform (16, length), so scaled that size does not matter."""
     phases = np.pi * (np.arange(length) + 0.5) / length

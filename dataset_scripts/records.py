@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from defect_hub.dataset_scripts.annotations import Annotation, annotate
 from defect_hub.dataset_scripts.descriptions import converse, describe
-from defect_hub.dataset_scripts.fingerprints import Fingerprint, fingerprint
+from defect_hub.dataset_scripts.fingerprints import Fingerprint, fingerprint, miniature
 from defect_hub.dataset_scripts.readers.images import LoadedImage, read_image
 from defect_hub.dataset_scripts.samples import Sample
 from defect_hub.dataset_scripts.schema import TEXT_LEVELS
@@ -22,12 +25,14 @@ class Record:
     Attributes:
         row: Values by column, the label as its name.
         fingerprint: Of the image.
+        miniature: Of the image, for the search for duplicates.
         warnings: What was left out of the row.
         disagreements: Given attributes that differ from those measured on the mask; None where nothing was compared.
     """
 
     row: dict[str, Any]
     fingerprint: Fingerprint
+    miniature: NDArray[np.uint8]
     warnings: Sequence[str]
     disagreements: Sequence[str] | None
 
@@ -44,7 +49,7 @@ def make_record(sample: Sample) -> Record:
     annotation = annotate(sample, image)
     print_ = fingerprint(image.gray)
     row = _row(sample, image, annotation, print_.pixel_sha256.hex())
-    return Record(row, print_, list(annotation.warnings), annotation.disagreements)
+    return Record(row, print_, miniature(image.gray), list(annotation.warnings), annotation.disagreements)
 
 
 def _row(sample: Sample, image: LoadedImage, annotation: Annotation, pixel_sha256: str) -> dict[str, Any]:

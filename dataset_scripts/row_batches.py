@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-from bisect import bisect_right
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Features
 from numpy.typing import NDArray
-from PIL import Image
 
 from defect_hub.dataset_scripts.fingerprints import Fingerprint
 from defect_hub.dataset_scripts.readers.errors import DataError
@@ -32,6 +30,7 @@ class RowBatch:
         table: Their rows, labels as ids.
         digests: SHA-256 of each row's content.
         fingerprints: Of each row's image.
+        miniatures: Of each row's image, see `Record`.
         groups: `Sample.group` of each row.
         comparisons: For each row, how its given attributes differ from measured ones; None where none were given.
         warnings: What was left out of rows.
@@ -41,6 +40,7 @@ class RowBatch:
     table: pa.Table
     digests: list[bytes] = field(default_factory=list)
     fingerprints: list[Fingerprint] = field(default_factory=list)
+    miniatures: list[NDArray[np.uint8]] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
     comparisons: list[Sequence[str] | None] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -76,6 +76,7 @@ def make_batch(samples: Sequence[Sample], schema: pa.Schema) -> RowBatch:
             continue
         batch.digests.append(_digest(record.row))
         batch.fingerprints.append(record.fingerprint)
+        batch.miniatures.append(record.miniature)
         batch.groups.append(sample.group)
         batch.warnings.extend(record.warnings)
         batch.comparisons.append(record.disagreements)
@@ -90,39 +91,71 @@ def _digest(row: Mapping[str, Any]) -> bytes:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
 
 
+@dataclass(frozen=True)
+class StoredGray:
+    """Where in a file the gray values of a picture are."""
+
+    path: Path
+    start: int
+    shape: tuple[int, ...]
+
+
+def load_stored(stored: StoredGray) -> NDArray[np.uint8]:
+    """The gray values (H, W)."""
+    return np.fromfile(stored.path, np.uint8, math.prod(stored.shape), offset=stored.start).reshape(stored.shape)
+
+
 @dataclass
 class Spool:
-    """Rows in an Arrow file, written once and then read in place; use as a context manager, which removes the file."""
+    """Rows in an Arrow file, written once and then read in place, and the miniatures of their images in another.
+
+    Use as a context manager, which removes the files.
+
+    Attributes:
+        path: Of the Arrow file.
+        schema: Of the rows.
+        miniatures: Of each row's image; to be read after `finish`.
+    """
 
     path: Path
     schema: pa.Schema
+    miniatures: list[StoredGray] = field(default_factory=list)
     _ends: list[int] = field(default_factory=list)
     _reader: pa.ipc.RecordBatchFileReader | None = None
 
     def __enter__(self) -> Spool:
         self._writer = pa.ipc.new_file(self.path, self.schema)
+        self._gray_file = self.path.with_suffix(".gray").open("wb")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.close()
+        self._close()
         self._reader = None
         self.path.unlink(missing_ok=True)
+        Path(self._gray_file.name).unlink(missing_ok=True)
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    def append(self, table: pa.Table) -> None:
-        """Add rows."""
+    def append(self, table: pa.Table, miniatures: Sequence[NDArray[np.uint8]]) -> None:
+        """Add rows and the miniatures of their images."""
         for batch in table.combine_chunks().to_batches():
             self._writer.write_batch(batch)
             self._ends.append(len(self) + len(batch))
+        for gray in miniatures:
+            self.miniatures.append(StoredGray(Path(self._gray_file.name), self._gray_file.tell(), gray.shape))
+            self._gray_file.write(np.ascontiguousarray(gray).data)
 
     def finish(self) -> None:
         """End writing; the rows can be read from here on."""
-        self._writer.close()
+        self._close()
         self._reader = pa.ipc.open_file(pa.memory_map(str(self.path)))
+
+    def _close(self) -> None:
+        self._writer.close()
+        self._gray_file.close()
 
     def tables(self) -> Iterator[tuple[int, pa.Table]]:
         """The rows in pieces, each with the number of its first row."""
@@ -130,11 +163,3 @@ class Spool:
         for number, end in enumerate(self._ends):
             batch = self._reader.get_batch(number)
             yield end - len(batch), pa.Table.from_batches([batch])
-
-    def gray(self, row: int) -> NDArray[np.uint8]:
-        """Gray values (H, W) of the image of a row."""
-        assert self._reader is not None
-        number = bisect_right(self._ends, row)
-        batch = self._reader.get_batch(number)
-        image = batch.column("image")[row - self._ends[number] + len(batch)]
-        return np.asarray(Image.open(io.BytesIO(image["bytes"].as_py())).convert("L"))

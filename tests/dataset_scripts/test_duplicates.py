@@ -1,15 +1,17 @@
 import io
 from collections.abc import Sequence
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, uniform_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from defect_hub.dataset_scripts import duplicates
 from defect_hub.dataset_scripts.duplicates import (
     MAX_DISTANCE,
     NEIGHBOURS,
@@ -21,7 +23,7 @@ from defect_hub.dataset_scripts.duplicates import (
     find_duplicates,
     search_duplicates,
 )
-from defect_hub.dataset_scripts.fingerprints import HASH_BITS, ORIENTATIONS, fingerprint, turn, turned_bits
+from defect_hub.dataset_scripts.fingerprints import HASH_BITS, ORIENTATIONS, fingerprint, resized, turn, turned_bits
 
 Gray = NDArray[np.uint8]
 
@@ -37,7 +39,7 @@ def jpeg(gray: Gray, quality: int) -> Gray:
     return np.asarray(Image.open(buffer))
 
 
-def resized(gray: Gray, width: int, height: int) -> Gray:
+def bicubic(gray: Gray, width: int, height: int) -> Gray:
     return np.asarray(Image.fromarray(gray).resize((width, height), Image.Resampling.BICUBIC))
 
 
@@ -74,9 +76,9 @@ def test_copy_in_every_orientation(orientation: int) -> None:
     [
         pytest.param(lambda gray: jpeg(gray, 95), id="jpeg95"),
         pytest.param(lambda gray: jpeg(gray, 50), id="jpeg50"),
-        pytest.param(lambda gray: resized(gray, 200, 200), id="smaller"),
-        pytest.param(lambda gray: resized(gray, 320, 300), id="larger"),
-        pytest.param(lambda gray: jpeg(resized(gray, 200, 200), 50)[::-1].T, id="smaller, jpeg50, turned"),
+        pytest.param(lambda gray: bicubic(gray, 200, 200), id="smaller"),
+        pytest.param(lambda gray: bicubic(gray, 320, 300), id="larger"),
+        pytest.param(lambda gray: jpeg(bicubic(gray, 200, 200), 50)[::-1].T, id="smaller, jpeg50, turned"),
         pytest.param(lambda gray: (gray // 2 + 90).astype(np.uint8), id="other lighting"),
         pytest.param(lambda gray: gray[:, 4:], id="cropped"),
     ],
@@ -136,6 +138,34 @@ def test_similarity_and_difference_of_a_shifted_copy() -> None:
     assert compare(wide[:, :128], texture(10, grain=2))[0] < 0.3
 
 
+def structure(gray: Gray) -> NDArray[np.float64]:
+    values, side = gray.astype(np.float64), max(gray.shape)
+    detail = uniform_filter(values, 3) - uniform_filter(values, max(9, side // 16 | 1))
+    return detail / np.sqrt(uniform_filter(detail**2, max(17, side // 8 | 1)) + 4)
+
+
+@pytest.mark.parametrize("orientation", [0, 3, 5])
+@pytest.mark.parametrize("shape", [(128, 96), (97, 131), (9, 250), (5, 7)])
+def test_similarity_is_the_best_correlation_of_the_local_structure(shape: tuple[int, int], orientation: int) -> None:
+    """Computed anew with SciPy's filter and without a Fourier transform; turned pictures are no rows in memory."""
+    first = turn(texture(11, shape, grain=1), orientation)
+    second = turn(np.roll(jpeg(texture(11, shape, grain=1), 60), (1, -2), (0, 1)), orientation)
+    ours, theirs = structure(first), structure(second)
+    ranges = [range(-(side // 16), side // 16 + 1) for side in first.shape]
+    matches = [(ours * np.roll(theirs, (down, right), (0, 1))).sum() for down in ranges[0] for right in ranges[1]]
+    expected = max(matches) / np.sqrt((ours**2).sum() * (theirs**2).sum())
+    assert compare(first, second)[0] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(("quality", "side"), [(12, 96), (8, 256)])
+def test_a_glance_decides_where_it_is_clear(quality: int, side: int) -> None:
+    original = texture(12, (300, 280), grain=3, contrast=6)
+    (pair,) = search([original, jpeg(original, quality)]).pairs
+    shown = [resized(resized(gray, 256, 256), side, side) for gray in (original, jpeg(original, quality))]
+    assert (pair.similarity, pair.difference) == compare(*shown)
+    assert (pair.similarity >= 0.85) == (side == 96)
+
+
 def test_even_pictures_have_exact_duplicates_only() -> None:
     levels = [100, 101, 100, 200]
     result = search([np.full((64, 64), level, np.uint8) for level in levels])
@@ -161,6 +191,24 @@ def test_only_candidates_are_loaded() -> None:
     found = find_duplicates(prints, [str(index) for index in range(41)], load)
     assert [(pair.first, pair.second) for pair in found] == [(3, 40)]
     assert sorted(loaded) == [3, 40]
+
+
+@pytest.mark.parametrize("piece", [1, 64])
+def test_result_does_not_depend_on_workers_or_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    originals = [texture(seed) for seed in range(12)]
+    images = [*originals, *(jpeg(gray, 60) for gray in originals), *(jpeg(gray, 40) for gray in originals[3:7])]
+    files = [tmp_path / f"{index}.npy" for index in range(len(images))]
+    for file, gray in zip(files, images, strict=True):
+        np.save(file, gray)
+    expected = search(images)
+    assert len(expected.pairs) == 16
+    monkeypatch.setattr(duplicates, "PIECE", piece)
+    prints = [fingerprint(gray) for gray in images]
+    names = [file.name for file in files]
+    for workers in (1, 2):
+        assert search_duplicates(prints, names, np.load, sources=files, workers=workers) == expected
 
 
 def test_groups_do_not_depend_on_the_order_of_the_images() -> None:

@@ -9,7 +9,14 @@ from PIL import Image
 from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter
 
-from defect_hub.dataset_scripts.fingerprints import HASH_BITS, ORIENTATIONS, fingerprint, turn, turned_bits
+from defect_hub.dataset_scripts.fingerprints import (
+    HASH_BITS,
+    ORIENTATIONS,
+    fingerprint,
+    miniature,
+    turn,
+    turned_bits,
+)
 
 Gray = NDArray[np.uint8]
 
@@ -85,3 +92,14 @@ def test_fingerprint_is_small() -> None:
     assert copy.pixel_sha256 == print_.pixel_sha256
     assert np.array_equal(copy.bits, print_.bits)
     assert len(pickle.dumps(print_)) < 500
+
+
+def test_miniature_bounds_each_side_and_averages_what_a_pixel_covers() -> None:
+    gray = texture(8, (512, 100))
+    small = miniature(gray)
+    assert (small.shape, small.dtype) == ((256, 100), np.uint8)
+    means = gray.reshape(256, 2, 100).mean(axis=1)
+    assert np.abs(small - means).max() <= 0.5
+    assert np.array_equal(miniature(small), small)
+    assert miniature(gray[:40]).shape == (40, 100)
+    assert miniature(texture(9, (300, 700))).shape == (256, 256)
