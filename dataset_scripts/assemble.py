@@ -208,10 +208,11 @@ def _write_shards(
     """Write every row to its files and return the facts of all configs."""
     names = {config.view: name for name, config in plan.configs.items()}
     views = {name: view for view, name in names.items()}
+    last = {shard: row for row, several in enumerate(plan.targets) for shard in several}
     with ExitStack() as stack:
         writers = {
             shard: stack.enter_context(ShardWriter(folder / "data" / shard[0], shard[1], features, views))
-            for shard in dict.fromkeys(shard for several in plan.targets for shard in several)
+            for shard in last
         }
         for start, table in tqdm(spool.tables(), desc="write", unit="batch", leave=False):
             chosen: dict[Shard, list[int]] = {}
@@ -220,6 +221,8 @@ def _write_shards(
                     chosen.setdefault(shard, []).append(row)
             for shard, numbers in chosen.items():
                 writers[shard].write(table if len(numbers) == len(table) else table.take(np.array(numbers)))
+                if last[shard] < start + len(table):
+                    writers[shard].finish()  # Rows that wait for a full row group stay in memory until then.
     return {
         name: facts
         for name, config in plan.configs.items()

@@ -52,6 +52,7 @@ class ShardWriter:
         self._waiting: list[pa.Table] = []
         self._shards: list[Path] = []
         self._shard_bytes = 0
+        self._finished = False
         folder.mkdir(parents=True, exist_ok=True)
         self._writer = self._open()
 
@@ -100,8 +101,18 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and self._waiting:
+        if kind is not None:
+            self._waiting = []
+        self.finish()
+
+    def finish(self) -> None:
+        """Write what waits and name the files; nothing can be written after it. Leaving the context does the same."""
+        if self._finished:
+            return
+        self._finished = True
+        if self._waiting:
             self._flush(pa.concat_tables(self._waiting))
+            self._waiting = []
         self._writer.close()
         if not self.num_rows:
             self._shards.pop().unlink()

@@ -62,3 +62,11 @@ def test_error_leaves_no_finished_rows(tmp_path: Path) -> None:
 def test_a_column_may_have_several_conditions() -> None:
     view = View(("label",), (("text", "!=", ""), ("label", "==", 1), ("text", "==", "abc")))
     assert view_size(table(0, 12), view) == (2, 2 * 8)
+
+
+def test_finished_early_and_only_once(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path, "train", FEATURES, {}) as writer:
+        writer.write(table(0, 3))
+        writer.finish()
+        assert pq.read_metadata(tmp_path / "train-00000-of-00001.parquet").num_rows == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["train-00000-of-00001.parquet"]
