@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -92,7 +92,8 @@ def _from_regions(
 ) -> Annotation:
     """Annotation from the defect pixels of each category; `mask` is the file that they come from, if it is one."""
     if not regions:
-        return _from_empty(sample, image, mask)
+        empty = mask.data if mask is not None else encode_mask(np.zeros(image.gray.shape, dtype=bool))
+        return _from_empty(sample, "mask", empty)
     _check_defective(sample, where, "mask")
     parts = {name: components(defect) for name, defect in regions.items()}
     name, others = _ranked(sample, {name: int(part.areas.sum()) for name, part in parts.items()})
@@ -121,17 +122,14 @@ def _from_regions(
     )
 
 
-def _from_empty(sample: Sample, image: LoadedImage, mask: LoadedMask | None) -> Annotation:
+def _from_empty(sample: Sample, kind: str, mask: bytes | None = None) -> Annotation:
     """An annotation that marks nothing: the image is normal, or nobody annotated its defect."""
     if sample.is_defective is False or sample.empty_class is not None:
         name = sample.class_name if sample.is_defective is False else sample.empty_class
-        empty = mask.data if mask is not None else encode_mask(np.zeros(image.gray.shape, dtype=bool))
-        return Annotation("mask", name or UNKNOWN, False, mask=empty)
-    warning = f"{sample.image_id}: empty mask of a defect ({sample.class_name or UNKNOWN}), taken as no annotation"
-    found = _not_located(sample)
-    return Annotation(
-        "none", found.class_name, found.is_defective, (), found.attributes, found.findings, warnings=[warning]
-    )
+        return Annotation(kind, name or UNKNOWN, False, mask=mask)
+    what = "mask" if kind == "mask" else "list of boxes"
+    warning = f"{sample.image_id}: empty {what} of a defect ({sample.class_name or UNKNOWN}), taken as no annotation"
+    return replace(_not_located(sample), warnings=[warning])
 
 
 def _check_defective(sample: Sample, where: str, field: str) -> None:
@@ -149,8 +147,9 @@ def _compared(given: Mapping[str, Any], measured: Mapping[str, Any], mask: Loade
 
 
 def _from_boxes(sample: Sample, image: LoadedImage, given: Sequence[Box]) -> Annotation:
-    if given:
-        _check_defective(sample, str(sample.image), "boxes")
+    if not given:
+        return _from_empty(sample, "boxes")
+    _check_defective(sample, str(sample.image), "boxes")
     height, width = image.gray.shape
     scale = np.tile(np.divide((width, height), image.source_size), 2)
     corners = np.array([(box.x, box.y, box.width, box.height) for box in given]).reshape(-1, 4) * scale
@@ -172,7 +171,7 @@ def _from_boxes(sample: Sample, image: LoadedImage, given: Sequence[Box]) -> Ann
             colour = _colour(image, box_mask(own, image.gray.shape))
         findings.append(_finding(sample, other, measured.get(other), colour))
     attributes = sample.attributes if sample.attributes is not None else measured.get(name)
-    return Annotation("boxes", name, True if given else sample.is_defective, objects, attributes, findings)
+    return Annotation("boxes", name, True, objects, attributes, findings)
 
 
 def _ranked(sample: Sample, areas: Mapping[str, float]) -> tuple[str, list[str]]:

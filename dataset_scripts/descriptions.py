@@ -302,6 +302,7 @@ def _describe_one(object_name: str, defect: _Defect, picture: str, pick: Pick) -
         groups.insert(0, [f"{_verb('spread', defect.many)} {place.phrase}"])
     elif len(predicates) > 2 and ". " not in text:
         groups = [predicates[:2], predicates[2:]]
+    # There are at most two groups, often fewer.
     sentences = [
         f"{name} {_and(_shared_verb(group))}." for name, group in zip((pick(names), pronoun), groups, strict=False)
     ]

@@ -36,7 +36,10 @@ def annotation_of(entry: Entry, files: Files, subset: Subset) -> dict[str, Any] 
         return None
     if rule["kind"] == "category_masks":
         paths = {raw: path for raw, file in rule["files"].items() if (path := files.find(file, entry.values))}
-        return {"regions": _labelled(read_category_masks, subset, paths, above=_above(rule))} if paths else None
+        if not paths:
+            return None
+        where = next(iter(paths.values()))
+        return {"regions": _labelled(read_category_masks, subset, where, paths=paths, above=_above(rule))}
     templates = rule["files"] if "files" in rule else [rule["file"]]
     found = [path for template in templates if (path := files.find(template, entry.values))]
     if not found:
@@ -57,33 +60,26 @@ def _above(rule: Mapping[str, Any]) -> int:
 def _reader(rule: Mapping[str, Any], found: Sequence[Path], entry: Entry, subset: Subset) -> partial[Regions]:
     kind, path = rule["kind"], found[0]
     if kind == "mask":
-        return _masks(found, entry, subset, _above(rule))
+        category = entry.raw_category or ""
+        return _labelled(read_masks, subset, path, paths=found, category=category, above=_above(rule))
     if kind == "index_mask":
         values = {int(value): str(raw) for value, raw in rule["values"].items()}
-        return _labelled(read_index_mask, subset, path, values=values, interpolated=rule.get("interpolated", False))
+        interpolated = rule.get("interpolated", False)
+        return _labelled(read_index_mask, subset, path, path=path, values=values, interpolated=interpolated)
     if kind == "colour_mask":
         colours = {tuple(map(int, str(rgb).split(","))): raw for rgb, raw in rule["colours"].items()}
-        return _labelled(read_colour_mask, subset, path, colours=colours)
+        return _labelled(read_colour_mask, subset, path, path=path, colours=colours)
     if kind == "mat":
         names = ("variable", "background", "category")
-        return _labelled(read_mat, subset, path, **{name: rule[name] for name in names})
+        return _labelled(read_mat, subset, path, path=path, **{name: rule[name] for name in names})
     if kind == "labelme":
-        return _labelled(read_labelme, subset, path)
+        return _labelled(read_labelme, subset, path, path=path)
     raise ValueError(f"{subset.name}: unknown kind of regions {kind!r} in the table")
 
 
-def _masks(found: Sequence[Path], entry: Entry, subset: Subset, above: int) -> partial[Regions]:
-    reader = partial(read_masks, paths=found, category=entry.raw_category or "", above=above)
-    return partial(_with_labels, reader=reader, where=found[0], subset=subset.name, labels=subset.categories)
-
-
-def _labelled(
-    read: Callable[..., Regions], subset: Subset, path: Path | Mapping[str, Path], **rules: Any
-) -> partial[Regions]:
-    """A region reader whose categories are labels."""
-    several = isinstance(path, Mapping)
-    reader = partial(read, **{"paths" if several else "path": path}, **rules)
-    where = next(iter(path.values())) if isinstance(path, Mapping) else path
+def _labelled(read: Callable[..., Regions], subset: Subset, where: Path, **rules: Any) -> partial[Regions]:
+    """A region reader with these rules whose categories are labels; `where` is the file that errors name."""
+    reader = partial(read, **rules)
     return partial(_with_labels, reader=reader, where=where, subset=subset.name, labels=subset.categories)
 
 

@@ -207,6 +207,15 @@ def test_boxes_may_be_read_with_the_image(sample: Sample) -> None:
         make_record(replace(sample, mask=None, boxes=boxes, class_name="Free", is_defective=False))
 
 
+def test_boxes_that_mark_nothing(sample: Sample) -> None:
+    normal = make_record(replace(sample, mask=None, boxes=[], class_name="Free", is_defective=False))
+    assert (normal.row["is_defective"], normal.row["annotation"], normal.row["mask"]) == (False, "boxes", None)
+    assert normal.row["t2"] == make_record(replace(sample, mask=None, class_name="Free", is_defective=False)).row["t2"]
+    defective = make_record(replace(sample, mask=None, boxes=[]))
+    assert (defective.row["label"], defective.row["annotation"]) == ("Blowhole", "none")
+    assert defective.warnings == ["MT/a: empty list of boxes of a defect (Blowhole), taken as no annotation"]
+
+
 def test_descriptions_of_normal_and_not_located_images(sample: Sample) -> None:
     normal = make_record(replace(sample, mask=None, class_name="Free", is_defective=False)).row
     assert "magnetic tile" in normal["t2"]
