@@ -20,7 +20,7 @@ def read_json(path: Path, kind: type) -> Any:
         DataError: The file is missing, malformed or of another type.
     """
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise DataError(path, "JSON", f"cannot be read ({error.strerror})", "Supply the file") from error
     except ValueError as error:

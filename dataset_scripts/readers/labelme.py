@@ -1,9 +1,10 @@
-"""Defect pixels from labelme's JSON files, versions 3 to 5."""
+"""Defect pixels or boxes from labelme's JSON files, versions 3 to 5."""
 
 from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from defect_hub.dataset_scripts.readers.boxes import LARGEST, Box, from_corners, from_points
 from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.readers.images import check_size, decode
 from defect_hub.dataset_scripts.readers.jsonfile import read_json
@@ -25,8 +27,6 @@ POINTS = {
     "mask": range(1, 3),
 }
 """How many points a shape of each type has."""
-LARGEST = 1e6
-"""Coordinates above it in absolute value are no pixels."""
 
 
 def read_labelme(image_size: tuple[int, int], *, path: Path) -> dict[str, NDArray[np.bool_]]:
@@ -47,19 +47,8 @@ def read_labelme(image_size: tuple[int, int], *, path: Path) -> dict[str, NDArra
         DataError: The file is missing, malformed or made for an image of another size; a shape has no label, is of an
             unknown type, has another number of points than its type, or lies outside the image.
     """
-    content = read_json(path, dict)
-    size = content.get("imageWidth"), content.get("imageHeight")
-    if None not in size:
-        check_size(size, image_size, path, "annotation")
-    shapes = content.get("shapes")
-    if not isinstance(shapes, list):
-        raise DataError(path, "shapes", "is no list", "Check that this is a labelme file")
     regions: dict[str, NDArray[np.bool_]] = {}
-    for number, shape in enumerate(shapes, start=1):
-        field = f"shape {number}"
-        label = shape.get("label") if isinstance(shape, dict) else None
-        if not isinstance(label, str) or not label:
-            raise DataError(path, field, "has no label", "Name the category of the shape")
+    for field, label, shape in _shapes(path, image_size):
         pixels = np.asarray(_draw(image_size, shape, path, field)) > 0
         if not pixels.any():
             raise DataError(path, field, "lies outside the image", "Correct or remove the shape")
@@ -67,11 +56,68 @@ def read_labelme(image_size: tuple[int, int], *, path: Path) -> dict[str, NDArra
     return regions
 
 
-def _draw(image_size: tuple[int, int], shape: dict[str, Any], path: Path, field: str) -> Image.Image:
+def read_labelme_boxes(path: Path, image_size: tuple[int, int]) -> list[Box]:
+    """Read the bounding boxes of the shapes of an image.
+
+    A box reaches from the smallest to the largest coordinate of its shape, a circle's over its diameter, a mask's over
+    its pixels. Points and straight lines along an axis have boxes without extent.
+
+    Args:
+        path: The JSON file.
+        image_size: (width, height) of the image in pixels.
+
+    Returns:
+        Boxes in the order of the file, with the labels as categories; they may leave the image.
+
+    Raises:
+        DataError: As in `read_labelme`, but for shapes outside the image; a mask has no pixel.
+    """
+    return [_box(shape, label, path, field) for field, label, shape in _shapes(path, image_size)]
+
+
+def _shapes(path: Path, image_size: tuple[int, int]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield for each shape how errors name it, its label, and what the file says of it."""
+    content = read_json(path, dict)
+    size = content.get("imageWidth"), content.get("imageHeight")
+    if None not in size:
+        check_size(size, image_size, path, "annotation")
+    shapes = content.get("shapes")
+    if not isinstance(shapes, list):
+        raise DataError(path, "shapes", "is no list", "Check that this is a labelme file")
+    for number, shape in enumerate(shapes, start=1):
+        field = f"shape {number}"
+        label = shape.get("label") if isinstance(shape, dict) else None
+        if not isinstance(label, str) or not label:
+            raise DataError(path, field, "has no label", "Name the category of the shape")
+        yield field, label, shape
+
+
+def _box(shape: dict[str, Any], label: str, path: Path, field: str) -> Box:
+    kind = _kind(shape, path, field)
+    points = _points(shape, kind, path, field)
+    x, y = points[0]
+    if kind == "circle":
+        radius = math.dist(*points)
+        return from_corners(label, x - radius, y - radius, x + radius, y + radius)
+    if kind == "mask":
+        inner = _stamp(shape, path, field).getbbox()
+        if inner is None:
+            raise DataError(path, field, "has a mask without a pixel", "Correct or remove the shape")
+        left, top, right, bottom = inner
+        return from_corners(label, int(x) + left, int(y) + top, int(x) + right, int(y) + bottom)
+    return from_points(label, points)
+
+
+def _kind(shape: dict[str, Any], path: Path, field: str) -> str:
     kind = str(shape.get("shape_type") or "polygon")  # Early versions knew polygons only.
     if kind not in POINTS:
         problem = f"is of the unknown type {kind!r}"
         raise DataError(path, field, problem, f"Draw it as one of {', '.join(POINTS)}")
+    return kind
+
+
+def _draw(image_size: tuple[int, int], shape: dict[str, Any], path: Path, field: str) -> Image.Image:
+    kind = _kind(shape, path, field)
     points = _points(shape, kind, path, field)
     canvas = Image.new("L", image_size)
     draw = ImageDraw.Draw(canvas)

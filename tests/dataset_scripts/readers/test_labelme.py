@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from defect_hub.dataset_scripts.readers.boxes import Box, clean_boxes
 from defect_hub.dataset_scripts.readers.errors import DataError
-from defect_hub.dataset_scripts.readers.labelme import read_labelme
+from defect_hub.dataset_scripts.readers.labelme import read_labelme, read_labelme_boxes
 
 SIZE = WIDTH, HEIGHT = 60, 40
 Y, X = np.mgrid[:HEIGHT, :WIDTH]
@@ -131,11 +132,55 @@ def test_unusable_shapes_are_named_by_number(tmp_path: Path, bad: Any, problem: 
     with pytest.raises(DataError, match=f"shape 2: {problem}") as caught:
         read_labelme(SIZE, path=path)
     assert caught.value.where == path and caught.value.remedy
+    if problem == "lies outside the image":
+        cleaned, repairs = clean_boxes(read_labelme_boxes(path, SIZE), SIZE)
+        assert len(cleaned) == 1 and repairs[-1].used is None
+    else:
+        with pytest.raises(DataError, match=f"shape 2: {problem}"):
+            read_labelme_boxes(path, SIZE)
+
+
+def test_boxes_of_shapes(tmp_path: Path) -> None:
+    stamp = np.zeros((6, 8), np.uint8)
+    stamp[1:4, 2:7] = 1
+    path = write(
+        tmp_path,
+        shape([[10.2, 5.9], [30.7, 5.1], [30, 12.5], [10, 12]]),
+        shape([[30, 12], [10, 5]], "rectangle", "rust ä"),
+        shape([[30, 20], [30, 32]], "circle"),
+        shape([[20, 4], [27, 9]], "mask", mask=png(stamp)),
+        shape([[3, 7], [50, 9]], "line"),
+        shape([[3, 7], [20, 7], [20, 30]], "linestrip"),
+        shape([[5.8, 6.3]], "point"),
+        shape([[-9, -3], [4, -3], [4, 2]], None),
+    )
+    found = read_labelme_boxes(path, SIZE)
+    assert [box.category for box in found] == ["pit", "rust ä"] + ["pit"] * 6
+    expected = [
+        (10, 5.1, 20.7, 7.4),
+        (10, 5, 20, 7),
+        (18, 8, 24, 24),
+        (22, 5, 5, 3),
+        (3, 7, 47, 2),
+        (3, 7, 17, 23),
+        (5.8, 6.3, 0, 0),
+        (-9, -3, 13, 5),
+    ]
+    assert [(box.x, box.y, box.width, box.height) for box in found] == [pytest.approx(sides) for sides in expected]
+    assert read_labelme_boxes(write(tmp_path), SIZE) == []
+
+
+def test_a_mask_without_a_pixel_has_no_box(tmp_path: Path) -> None:
+    path = write(tmp_path, shape([[20, 4], [27, 9]], "mask", mask=png(np.zeros((6, 8), np.uint8))))
+    with pytest.raises(DataError, match="shape 1: has a mask without a pixel"):
+        read_labelme_boxes(path, SIZE)
 
 
 def test_unusable_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="annotation: 61x40 px where its image has 60x40 px"):
         read_labelme(SIZE, path=write(tmp_path, imageWidth=61))
+    with pytest.raises(DataError, match="annotation: 61x40 px where its image has 60x40 px"):
+        read_labelme_boxes(write(tmp_path, imageWidth=61), SIZE)
     with pytest.raises(DataError, match="shapes: is no list"):
         read_labelme(SIZE, path=_rewrite(tmp_path, {"shapes": {}}))
     with pytest.raises(DataError, match="JSON: malformed"):
@@ -166,6 +211,9 @@ def test_real_polygons_have_their_area(raw_data: Path) -> None:
         image = Image.open(raw_data / "BSData/data" / f"{path.stem}.jpg")
         regions = read_labelme(image.size, path=path)
         assert set(regions) == {item["label"] for item in content["shapes"]} == {"Pitting"}
+        boxes = read_labelme_boxes(path, image.size)
+        ends = [(np.min(item["points"], 0), np.max(item["points"], 0)) for item in content["shapes"]]
+        assert boxes == [Box("Pitting", *low.tolist(), *(high - low).tolist()) for low, high in ends]
         sizes = np.array([area_and_steps(item["points"]) for item in content["shapes"]])
         area, steps = sizes.sum(0)
         # By Pick's theorem a polygon holds area + boundary / 2 + 1 points of the grid, its boundary included; steps
