@@ -14,13 +14,14 @@ from defect_hub.dataset_scripts.attributes import (
     box_attributes,
     box_mask,
     components,
+    gray_total,
     mask_attributes,
     position_fractions,
 )
 from defect_hub.dataset_scripts.class_descriptions import attribute_disagreements
 from defect_hub.dataset_scripts.colours import colour_word
 from defect_hub.dataset_scripts.descriptions import Finding
-from defect_hub.dataset_scripts.readers.boxes import Box
+from defect_hub.dataset_scripts.readers.boxes import Box, BoxList, BoxRepair, clean_boxes
 from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.readers.images import LoadedImage, LoadedMask, encode_mask, read_mask
 from defect_hub.dataset_scripts.samples import Sample
@@ -38,12 +39,14 @@ class Annotation:
         kind: "mask", "boxes" or "none".
         class_name: Class of the image.
         is_defective: None where unknown.
-        objects: Objects of the schema.
+        objects: bbox, category, area and iscrowd of each, see the schema.
         attributes: Structured attributes of the defects of this class; None where not known.
         findings: One for each category that the image shows, that of the class first; none for a normal image.
         mask: PNG of the defects of all categories; None where there is no pixel annotation.
-        disagreements: Given attributes that differ from those measured on the mask; None where nothing was compared.
-        warnings: What was left out.
+        disagreements: Given attributes that differ from those measured on the mask, or boxes from those of a second
+            annotation; None where nothing was compared.
+        repairs: Boxes that were changed or left out.
+        warnings: What else was left out.
     """
 
     kind: str
@@ -54,6 +57,7 @@ class Annotation:
     findings: Sequence[Finding] = ()
     mask: bytes | None = None
     disagreements: Sequence[str] | None = None
+    repairs: Sequence[BoxRepair] = ()
     warnings: Sequence[str] = ()
 
 
@@ -70,8 +74,11 @@ def annotate(sample: Sample, image: LoadedImage) -> Annotation:
     if sample.regions is not None:
         return _from_regions(sample, image, sample.regions(image.source_size), str(sample.image))
     if sample.boxes is not None:
-        boxes = sample.boxes(image.source_size) if callable(sample.boxes) else sample.boxes
-        return _from_boxes(sample, image, boxes)
+        given = sample.boxes(image.source_size) if callable(sample.boxes) else BoxList(sample.boxes)
+        boxes, repairs = clean_boxes(given.boxes, image.source_size)
+        usable = bool(boxes or not given.boxes)
+        annotation = _from_boxes(sample, image, boxes) if usable else _from_bad_boxes(sample, given.boxes)
+        return replace(annotation, disagreements=given.differences, repairs=repairs)
     return _not_located(sample)
 
 
@@ -95,6 +102,9 @@ def _from_regions(
         empty = mask.data if mask is not None else encode_mask(np.zeros(image.gray.shape, dtype=bool))
         return _from_empty(sample, "mask", empty)
     _check_defective(sample, where, "mask")
+    union = np.logical_or.reduce(list(regions.values()))
+    repairs: list[BoxRepair] = []
+    regions = {name: _without_tiny(defect, name, sample.source.min_area, repairs) for name, defect in regions.items()}
     parts = {name: components(defect) for name, defect in regions.items()}
     name, others = _ranked(sample, {name: int(part.areas.sum()) for name, part in parts.items()})
     measured = {
@@ -109,7 +119,6 @@ def _from_regions(
     findings = [
         _finding(sample, other, measured.get(other), _colour(image, regions.get(other))) for other in (name, *others)
     ]
-    union = np.logical_or.reduce(list(regions.values()))
     return Annotation(
         "mask",
         name,
@@ -119,7 +128,28 @@ def _from_regions(
         findings=findings,
         mask=encode_mask(union) if mask is None else mask.data,
         disagreements=disagreements,
+        repairs=repairs,
     )
+
+
+def _without_tiny(
+    defect: NDArray[np.bool_], category: str, min_area: int, repairs: list[BoxRepair]
+) -> NDArray[np.bool_]:
+    """A region (H, W) without its parts of less than `min_area` pixels; the largest part stays in any case."""
+    if min_area <= 1:
+        return defect
+    parts = components(defect)
+    kept = parts.areas >= min(min_area, parts.areas.max())
+    if kept.all():
+        return defect
+    for number in np.flatnonzero(~kept):
+        left, top, width, height = map(float, parts.boxes[number])
+        repairs.append(BoxRepair(int(number) + 1, category, "tiny", (left, top, width, height), None))
+    left, top = parts.boxes[:, :2].min(axis=0)
+    height, width = parts.labels.shape
+    clean = defect.copy()
+    clean[top : top + height, left : left + width] &= np.append(True, kept)[parts.labels]
+    return clean
 
 
 def _from_empty(sample: Sample, kind: str, mask: bytes | None = None) -> Annotation:
@@ -146,6 +176,14 @@ def _compared(given: Mapping[str, Any], measured: Mapping[str, Any], mask: Loade
     return attribute_disagreements(given, measured)
 
 
+def _from_bad_boxes(sample: Sample, boxes: Sequence[Box]) -> Annotation:
+    """Annotation of an image of whose boxes none is usable: it shows a defect, but nobody knows where."""
+    _check_defective(sample, str(sample.image), "boxes")
+    class_name = sample.class_name or boxes[0].category
+    warning = f"{sample.image_id}: none of its boxes ({len(boxes)}) is usable, taken as no annotation"
+    return replace(_not_located(replace(sample, class_name=class_name, is_defective=True)), warnings=[warning])
+
+
 def _from_boxes(sample: Sample, image: LoadedImage, given: Sequence[Box]) -> Annotation:
     if not given:
         return _from_empty(sample, "boxes")
@@ -154,7 +192,12 @@ def _from_boxes(sample: Sample, image: LoadedImage, given: Sequence[Box]) -> Ann
     scale = np.tile(np.divide((width, height), image.source_size), 2)
     corners = np.array([(box.x, box.y, box.width, box.height) for box in given]).reshape(-1, 4) * scale
     objects = [
-        {"bbox": bbox.tolist(), "category": box.category, "area": float(bbox[2] * bbox[3]), "iscrowd": False}
+        {
+            "bbox": bbox.tolist(),
+            "category": box.category,
+            "area": float(bbox[2] * bbox[3] if box.area is None else box.area * scale[0] * scale[1]),
+            "iscrowd": box.is_crowd,
+        }
         for box, bbox in zip(given, corners, strict=True)
     ]
     areas: dict[str, float] = {}
@@ -163,12 +206,14 @@ def _from_boxes(sample: Sample, image: LoadedImage, given: Sequence[Box]) -> Ann
     name, others = _ranked(sample, areas)
     measured: dict[str, Mapping[str, Any]] = {}
     findings = []
+    total = gray_total(image.gray)
     for other in (name, *others):
         own = corners[[box.category == other for box in given]]
         colour = None
         if len(own):
-            measured[other] = box_attributes(image.gray, own, other)
-            colour = _colour(image, box_mask(own, image.gray.shape))
+            measured[other] = box_attributes(image.gray, own, other, total)
+            if image.colour is not None:
+                colour = _colour(image, box_mask(own, image.gray.shape))
         findings.append(_finding(sample, other, measured.get(other), colour))
     attributes = sample.attributes if sample.attributes is not None else measured.get(name)
     return Annotation("boxes", name, True, objects, attributes, findings)

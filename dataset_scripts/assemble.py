@@ -21,8 +21,9 @@ from defect_hub.dataset_scripts.duplicates import duplicate_groups, find_duplica
 from defect_hub.dataset_scripts.output import check_replaceable, replace_folder
 from defect_hub.dataset_scripts.parquet import ShardWriter
 from defect_hub.dataset_scripts.plans import Plan, PlannedConfig, Planner, Shard, plain_plan, study_plan
+from defect_hub.dataset_scripts.readers.boxes import BoxRepair
 from defect_hub.dataset_scripts.readers.errors import DataError
-from defect_hub.dataset_scripts.row_batches import RowBatch, Spool, load_stored, make_batch
+from defect_hub.dataset_scripts.row_batches import RowBatch, Spool, load_stored, make_batch, with_numbers
 from defect_hub.dataset_scripts.rows import Groups, Rows
 from defect_hub.dataset_scripts.samples import Sample
 from defect_hub.dataset_scripts.schema import record_features
@@ -30,6 +31,11 @@ from defect_hub.dataset_scripts.workers import chunks, map_in_order
 
 CHUNK = 50
 LISTED = 5
+REPAIRS_FILE = "box_repairs.csv"
+REPAIR_COLUMNS = (
+    *("image_id", "number", "category", "problem", "x", "y", "width", "height"),
+    *("used_x", "used_y", "used_width", "used_height"),
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Recipe:
         studies: Whether to look for duplicates.
         planner: Splits, shards and configs; None: the given splits in `plans.plain_plan`, with studies
             `plans.study_plan`.
+        categories: Categories of objects in order; None: the label space.
     """
 
     class_names: Sequence[str]
@@ -52,6 +59,7 @@ class Recipe:
     aliases: Mapping[str, str] = field(default_factory=dict)
     studies: bool = False
     planner: Planner | None = None
+    categories: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -115,12 +123,12 @@ def write_dataset(
     check_replaceable(out)
     error_list = out.with_name(f"{out.name}.errors.txt")
     error_list.unlink(missing_ok=True)
-    features = record_features(recipe.class_names)
+    features = record_features(recipe.class_names, recipe.categories)
     with replace_folder(out) as folder, Spool(folder / "rows.arrow", features.arrow_schema) as spool:
         rows = Rows(recipe.class_names, problems=[*problems, *repeated_ids(splits)])
         for split, batch in make_batches(without_repeats(splits), spool.schema, workers):
+            spool.append(with_numbers(batch.table, len(rows), rows.num_objects), batch.miniatures)
             rows.add(split, batch)
-            spool.append(batch.table, batch.miniatures)
         if rows.problems and not (skip_bad and len(rows)):
             raise _joined(rows.problems, error_list)
         spool.finish()
@@ -128,6 +136,7 @@ def write_dataset(
         plan = (recipe.planner or (study_plan if recipe.studies else plain_plan))(rows, groups)
         rows.splits = list(plan.splits)
         configs = _write_shards(folder, recipe, plan, spool, features)
+        warnings = [*_repair_note(rows.repairs), *rows.warnings]
         facts = DatasetFacts(
             name=out.name,
             digest=rows.digest(),
@@ -135,7 +144,7 @@ def write_dataset(
             class_names=recipe.class_names,
             counts=rows.counts(plan.split_names),
             totals=rows.totals,
-            warnings=rows.warnings,
+            warnings=warnings,
             skipped=[str(problem) for problem in rows.problems],
             disagreements=rows.disagreements,
             duplicates={**found, **_straddling(plan, groups)} if recipe.studies else None,
@@ -143,7 +152,7 @@ def write_dataset(
         )
         (folder / "README.md").write_text(render_card(recipe.card_template, recipe.card_header, facts), "utf-8")
         _write_lists(folder, rows, plan, groups)
-    return BuildReport(out, facts.digest, facts.counts, rows.warnings, rows.problems)
+    return BuildReport(out, facts.digest, facts.counts, warnings, rows.problems)
 
 
 def make_batches(
@@ -262,7 +271,7 @@ def _patterns(parts: Sequence[Shard], shards: Sequence[Shard]) -> list[str]:
 
 
 def _write_lists(folder: Path, rows: Rows, plan: Plan, groups: Groups) -> None:
-    """`splits.csv`, and `duplicates.csv`, `disagreements.csv` and the plan's own lists where there are any."""
+    """`splits.csv`, and the lists of duplicates, disagreements, repairs and of the plan where there are any."""
     listed = [*zip(rows.image_ids, rows.sha256, plan.splits, strict=True)]
     _write_csv(folder / "splits.csv", ("image_id", "sha256", "split"), listed)
     members = [
@@ -274,8 +283,28 @@ def _write_lists(folder: Path, rows: Rows, plan: Plan, groups: Groups) -> None:
         _write_csv(folder / "duplicates.csv", ("group", "image_id", "split", "class"), members)
     if rows.disagreements:
         _write_csv(folder / "disagreements.csv", ("image_id", "attribute"), rows.disagreements)
-    for name, (head, lines) in plan.lists.items():
-        _write_csv(folder / name, head, lines)
+    if rows.repairs:
+        lines = [
+            (image_id, item.number, item.category, item.problem, *_plain(item.given), *_plain(item.used or ()))
+            for image_id, item in rows.repairs
+        ]
+        _write_csv(folder / REPAIRS_FILE, REPAIR_COLUMNS, lines)
+    for name, (head, listed_rows) in plan.lists.items():
+        _write_csv(folder / name, head, listed_rows)
+
+
+def _repair_note(repairs: Sequence[tuple[str, BoxRepair]]) -> list[str]:
+    """One line on the boxes that are not as their files give them."""
+    if not repairs:
+        return []
+    counts = Counter(repair.problem for _, repair in repairs)
+    parts = ", ".join(f"{count:,} {problem}" for problem, count in counts.most_common())
+    return [f"boxes changed or left out: {parts}; `{REPAIRS_FILE}` lists them"]
+
+
+def _plain(sides: Sequence[float]) -> list[str]:
+    """Sides of a box as text, empty where there is none."""
+    return [f"{side:.2f}".rstrip("0").rstrip(".") for side in sides] or [""] * 4
 
 
 def _write_csv(path: Path, head: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:

@@ -144,17 +144,24 @@ def count_word(count: int) -> str:
     return COUNTS[count - 1] if 1 <= count <= len(COUNTS) else "multiple"
 
 
-def position_fractions(mask: NDArray[np.bool_]) -> list[list[Any]]:
+def position_fractions(
+    mask: NDArray[np.bool_], shape: tuple[int, ...] | None = None, origin: tuple[int, int] = (0, 0)
+) -> list[list[Any]]:
     """Share of the defect pixels in each cell of a 3x3 grid.
 
     Args:
         mask: (H, W). The release counts every mask pixel above 0 here, where all else is measured on those above 127:
             pass those to compare with it.
+        shape: (H, W) of the image, where the mask is only the part of it that holds all defects; None: it is whole.
+        origin: (top, left) of that part.
 
     Returns:
         `[[cell, fraction], ...]` to six digits, largest first, ties in reading order, without the empty cells.
     """
-    ys, xs = ([round(third * side / 3) for third in range(4)] for side in mask.shape)
+    ys, xs = (
+        [min(max(round(third * side / 3) - start, 0), length) for third in range(4)]
+        for side, start, length in zip(shape or mask.shape, origin, mask.shape, strict=True)
+    )
     cells = (mask[ys[i] : ys[i + 1], xs[j] : xs[j + 1]] for i in range(3) for j in range(3))
     counts = {name: int(np.count_nonzero(cell)) for name, cell in zip(CELLS, cells, strict=True)}
     total = sum(counts.values())
@@ -164,13 +171,21 @@ def position_fractions(mask: NDArray[np.bool_]) -> list[list[Any]]:
 
 def polarity_value(gray: NDArray[Any], mask: NDArray[np.bool_]) -> float:
     """Mean gray value of the defect less that of the background, both (H, W); 0 where all or nothing is defect."""
-    area = np.count_nonzero(mask)
-    if area in (0, mask.size):
-        return 0.0
-    defect = float(gray[mask].sum(dtype=np.float64))
+    area = int(np.count_nonzero(mask))
+    return _difference(float(gray[mask].sum(dtype=np.float64)), area, gray_total(gray), mask.size)
+
+
+def gray_total(gray: NDArray[Any]) -> float:
+    """Sum of all gray values (H, W)."""
     # Sums of columns in integers are exact, and faster than one sum in float64.
-    total = float(gray.sum(axis=0, dtype=np.uint32 if gray.dtype == np.uint8 else np.float64).sum(dtype=np.float64))
-    return defect / area - (total - defect) / (mask.size - area)
+    return float(gray.sum(axis=0, dtype=np.uint32 if gray.dtype == np.uint8 else np.float64).sum(dtype=np.float64))
+
+
+def _difference(defect: float, area: int, total: float, size: int) -> float:
+    """Mean of a part less that of the rest, from the sum of the part and of all, and their pixels."""
+    if area in (0, size):
+        return 0.0
+    return defect / area - (total - defect) / (size - area)
 
 
 def _axes(covariances: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -305,7 +320,9 @@ def box_mask(boxes: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.bool_]:
     return union
 
 
-def box_attributes(gray: NDArray[np.uint8], boxes: NDArray[Any], defect_type: str) -> dict[str, Any]:
+def box_attributes(
+    gray: NDArray[np.uint8], boxes: NDArray[Any], defect_type: str, total: float | None = None
+) -> dict[str, Any]:
     """Measure the nine structured attributes of an image annotated with boxes only.
 
     They are coarser than those of a mask: boxes also hold background, so that the scale is too large and the contrast
@@ -315,6 +332,7 @@ def box_attributes(gray: NDArray[np.uint8], boxes: NDArray[Any], defect_type: st
         gray: Image (H, W), gray values 0 to 255.
         boxes: (N, 4), [left, top, width, height] in pixels.
         defect_type: Class name, passed through.
+        total: `gray_total(gray)` where it is known already.
 
     Returns:
         The keys of `mask_attributes`. "Shape" is "unclear", "Direction" is "none", "Spatial Distribution" follows the
@@ -323,15 +341,24 @@ def box_attributes(gray: NDArray[np.uint8], boxes: NDArray[Any], defect_type: st
     Raises:
         ValueError: No box touches the image.
     """
-    union = box_mask(boxes, gray.shape)
     boxes = np.asarray(boxes, dtype=float)
+    if not len(boxes):
+        raise ValueError("no box touches the image")
+    # Only the part of the image around all boxes is looked at.
+    left, top = np.floor(boxes[:, :2].min(axis=0)).astype(int).clip(0).tolist()
+    window = gray[top:, left:][: int(np.ceil((boxes[:, 1] + boxes[:, 3]).max())) - top + 1]
+    window = window[:, : int(np.ceil((boxes[:, 0] + boxes[:, 2]).max())) - left + 1]
+    union = box_mask(boxes - (left, top, 0, 0), window.shape)
+    area = int(np.count_nonzero(union))
+    total = gray_total(gray) if total is None else total
+    polarity = _difference(float(window[union].sum(dtype=np.float64)), area, total, gray.size)
     return {
         "Defect type": defect_type,
         "Shape": "unclear",
         "Direction": "none",
         "Spatial Distribution": _distribution(boxes[:, :2] + boxes[:, 2:] / 2, gray.shape),
         "Number of Defects": count_word(len(boxes)),
-        "Position": position_fractions(union),
-        "Scale": scale_word(float(union.mean())),
-        **_contrast_words(polarity_value(gray, union)),
+        "Position": position_fractions(union, gray.shape, (top, left)),
+        "Scale": scale_word(area / gray.size),
+        **_contrast_words(polarity),
     }

@@ -32,7 +32,8 @@ MARKERS = ("o", "^", "s", "D", "P", "X", "v", "<", ">", "*")
 """Nine colours in ten shapes tell 90 classes apart, with a dark edge 90 more."""
 BESIDE, LEGEND_COLUMNS = 32, 3
 """Classes that a legend has room for beside the points; columns of one below them."""
-OUTLINE = (255, 0, 200)
+OUTLINE, OTHER_OUTLINE = (255, 0, 200), (0, 140, 255)
+"""Of the class that a picture stands for, and of further categories."""
 THUMB, MARGIN = 112, 3
 MAX_BYTES = 300_000
 QUALITIES = (80, 70, 60, 50, 40, 30)
@@ -55,11 +56,11 @@ def draw_figures(
     """
     classes = statistics["classes"]
     figures = {"samples.jpg": _jpeg(contact_sheet(classes, pictures))} if pictures else {}
-    figures["classes.png"] = _png(class_distribution(classes))
+    figures["classes.png"] = png(class_distribution(classes))
     if "texts" in statistics:
-        figures["texts.png"] = _png(text_histograms(statistics["texts"]))
+        figures["texts.png"] = png(text_histograms(statistics["texts"]))
     if "tsne" in statistics:
-        figures["tsne.png"] = _png(scatter(statistics["tsne"], classes["names"]))
+        figures["tsne.png"] = png(scatter(statistics["tsne"], classes["names"]))
     return figures
 
 
@@ -69,7 +70,7 @@ def _rendered(figure: Figure) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
     """PNG of at most 256 colours: a third of the bytes, no visible difference in a diagram."""
     buffer = io.BytesIO()
     image = _rendered(figure).quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
@@ -89,11 +90,12 @@ def _jpeg(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _figure(height: float) -> Figure:
+def new_figure(height: float) -> Figure:
+    """An empty figure of the width of all, `height` in inches."""
     return Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white", layout="constrained")
 
 
-def _plain(axes: Axes, grid: str) -> None:
+def plain(axes: Axes, grid: str) -> None:
     """Take away what carries no data; `grid`: "x" or "y"."""
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
     axes.grid(axis=grid, color=GRID, linewidth=0.8)  # type: ignore[arg-type]
@@ -105,7 +107,7 @@ def class_distribution(classes: Mapping[str, Any]) -> Figure:
     """Sorted bars of the class sizes, split by split, with their mean and the fitted log-normal sizes (Fig. 3)."""
     order = sorted(classes["counts"], key=lambda name: -sum(classes["counts"][name].values()))
     totals = np.array([sum(classes["counts"][name].values()) for name in order])
-    figure = _figure(1.1 + 0.245 * len(order))
+    figure = new_figure(1.1 + 0.245 * len(order))
     axes = figure.add_subplot()
     rows, left = np.arange(len(order)), np.zeros(len(order))
     keys: list[Any] = []
@@ -132,13 +134,13 @@ def class_distribution(classes: Mapping[str, Any]) -> Figure:
     axes.set_xlabel("images", fontsize=10)
     # Above the bars: equal classes leave no free corner.
     figure.legend(handles=keys, loc="outside upper right", ncols=len(keys), fontsize=9.5, frameon=False)
-    _plain(axes, "x")
+    plain(axes, "x")
     return figure
 
 
 def text_histograms(texts: Mapping[str, Any]) -> Figure:
     """Text lengths (Fig. 5a) and numbers of different non-stop words (Fig. 5b), a row a level."""
-    figure = _figure(0.85 + 1.15 * len(texts))
+    figure = new_figure(0.85 + 1.15 * len(texts))
     grid = figure.subplots(len(texts), 2, sharex="col", squeeze=False)
     for (level, found), row in zip(texts.items(), grid, strict=True):
         _histogram(row[0], found["words"], COLOURS[0])
@@ -176,7 +178,7 @@ def _histogram(axes: Axes, found: Mapping[str, Any], colour: str) -> None:
     label.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white")])
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.yaxis.set_major_locator(MaxNLocator(3))
-    _plain(axes, "y")
+    plain(axes, "y")
 
 
 def scatter(embedding: Mapping[str, Any], names: Sequence[str]) -> Figure:
@@ -184,7 +186,7 @@ def scatter(embedding: Mapping[str, Any], names: Sequence[str]) -> Figure:
     labels, x, y = (np.asarray(embedding[key]) for key in ("label", "x", "y"))
     present = np.unique(labels)
     beside = len(present) <= BESIDE
-    figure = _figure(6.4 if beside else 6.4 + 0.2 * -(-len(present) // LEGEND_COLUMNS))
+    figure = new_figure(6.4 if beside else 6.4 + 0.2 * -(-len(present) // LEGEND_COLUMNS))
     axes = figure.add_subplot()
     for index, label in enumerate(present):
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index // len(COLOURS) % len(MARKERS)]
@@ -209,7 +211,10 @@ def scatter(embedding: Mapping[str, Any], names: Sequence[str]) -> Figure:
 
 
 def outlined(
-    image: Image.Image, mask: Image.Image | None = None, boxes: Sequence[Sequence[float]] = ()
+    image: Image.Image,
+    mask: Image.Image | None = None,
+    boxes: Sequence[Sequence[float]] = (),
+    others: Sequence[Sequence[float]] = (),
 ) -> NDArray[np.uint8]:
     """A thumbnail of an image with its defects outlined.
 
@@ -217,6 +222,7 @@ def outlined(
         image: Any size and mode; its aspect ratio is kept.
         mask: Of the size of the image, 255 = defect.
         boxes: [x, y, width, height] in pixels of the image.
+        others: Boxes of other categories, in a colour of their own below those of this one.
 
     Returns:
         (THUMB + 2 * MARGIN, same, 3) RGB on white. The line lies outside the defect, on the margin where the defect
@@ -228,12 +234,14 @@ def outlined(
     canvas = np.full((THUMB + 2 * MARGIN,) * 2 + (3,), 255, np.uint8)
     small = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
     canvas[top : top + height, left : left + width] = small
-    for region in _regions(mask, boxes, scale, (width, height)):
+    regions = [(region, OTHER_OUTLINE) for region in _regions(None, others, scale, (width, height))]
+    regions += [(region, OUTLINE) for region in _regions(mask, boxes, scale, (width, height))]
+    for region, colour in regions:
         padded = np.zeros(canvas.shape[:2], bool)
         padded[top : top + height, left : left + width] = region
         # Lines inside a net of cracks would hide it.
         filled = ndimage.binary_fill_holes(padded)
-        canvas[ndimage.binary_dilation(filled, np.ones((3, 3))) & ~filled] = OUTLINE
+        canvas[ndimage.binary_dilation(filled, np.ones((3, 3))) & ~filled] = colour
     return canvas
 
 

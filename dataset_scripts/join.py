@@ -320,5 +320,6 @@ def _restore_mask(
 
 def _outline(row: Mapping[str, Any]) -> tuple[int, int, list[list[float]]]:
     """Size of the image, and boxes and areas of the parts of its mask: whole numbers, so they compare exactly."""
-    parts = sorted([*part["bbox"], part["area"]] for part in row["objects"])
+    objects = row["objects"]
+    parts = sorted([*bbox, area] for bbox, area in zip(objects["bbox"], objects["area"], strict=True))
     return row["width"], row["height"], parts

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,3 +94,26 @@ def study_plan(rows: Rows, groups: Groups) -> Plan:
 
 def _views(own: Mapping[str, Sequence[Shard]]) -> dict[str, PlannedConfig]:
     return {name: PlannedConfig(view, own) for name, view in VIEWS.items()}
+
+
+def rows_together(rows: Rows, groups: Groups, alike: Collection[str]) -> list[list[int]]:
+    """Groups of rows that must share a split: of one photo or part as their source says it, and those that look alike.
+
+    Args:
+        rows: All rows.
+        groups: Rows that look the same.
+        alike: Sources of parts in one pose, of which nearly equal pictures may show different parts: only rows of
+            equal pixels are kept together.
+    """
+    members: dict[str, list[int]] = defaultdict(list)
+    for row, name in enumerate(rows.source_groups):
+        if name:
+            members[name].append(row)
+    found = list(members.values())
+    for group in groups:
+        same: dict[bytes, list[int]] = defaultdict(list)
+        for row in group:
+            same[rows.fingerprints[row].pixel_sha256].append(row)
+        found += same.values()
+        found.append([row for row in group if rows.sources[row] not in alike])
+    return [group for group in found if len(group) > 1]

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from defect_hub.dataset_scripts.annotations import Annotation, annotate
 from defect_hub.dataset_scripts.descriptions import converse, describe
 from defect_hub.dataset_scripts.fingerprints import Fingerprint, fingerprint, miniature
+from defect_hub.dataset_scripts.grounding import grounding_caption
+from defect_hub.dataset_scripts.readers.boxes import BoxRepair
 from defect_hub.dataset_scripts.readers.images import LoadedImage, read_image
-from defect_hub.dataset_scripts.samples import Sample
+from defect_hub.dataset_scripts.samples import Sample, Source
 from defect_hub.dataset_scripts.schema import TEXT_LEVELS
 from defect_hub.dataset_scripts.texts import attribute_line, diagnosis_turns, t0, template_sentence, with_article
 
@@ -27,7 +29,8 @@ class Record:
         fingerprint: Of the image.
         miniature: Of the image, for the search for duplicates.
         warnings: What was left out of the row.
-        disagreements: Given attributes that differ from those measured on the mask; None where nothing was compared.
+        disagreements: How given attributes or boxes differ from others; None where nothing was compared.
+        repairs: Boxes that were changed or left out.
     """
 
     row: dict[str, Any]
@@ -35,6 +38,7 @@ class Record:
     miniature: NDArray[np.uint8]
     warnings: Sequence[str]
     disagreements: Sequence[str] | None
+    repairs: Sequence[BoxRepair]
 
 
 def make_record(sample: Sample) -> Record:
@@ -49,7 +53,8 @@ def make_record(sample: Sample) -> Record:
     annotation = annotate(sample, image)
     print_ = fingerprint(image.gray)
     row = _row(sample, image, annotation, print_.pixel_sha256.hex())
-    return Record(row, print_, miniature(image.gray), list(annotation.warnings), annotation.disagreements)
+    warnings, differing = list(annotation.warnings), annotation.disagreements
+    return Record(row, print_, miniature(image.gray), warnings, differing, annotation.repairs)
 
 
 def _row(sample: Sample, image: LoadedImage, annotation: Annotation, pixel_sha256: str) -> dict[str, Any]:
@@ -71,17 +76,41 @@ def _row(sample: Sample, image: LoadedImage, annotation: Annotation, pixel_sha25
         "split_id": source.split_id,
         "official_split": sample.official_split,
         "object_name": source.object_name,
+        "scene": source.scene,
         "label": annotation.class_name,
         "super_category": source.super_category,
         "is_defective": annotation.is_defective,
         "annotation": annotation.kind,
         "mask": None if annotation.mask is None else {"path": f"{sample.image.stem}.png", "bytes": annotation.mask},
-        "objects": list(annotation.objects),
+        "objects": _object_lists(annotation, source),
+        **_caption(annotation, source, (width, height)),
         **texts,
         "text_source": source.text_source,
         "class_description": sample.class_description,
         "attributes": None if attributes is None else _attribute_struct(attributes),
         "conversation": _conversation(sample, annotation, texts["t2"], int(image.source_sha256[8:16], 16)),
+    }
+
+
+def _object_lists(annotation: Annotation, source: Source) -> dict[str, list[Any]]:
+    """The objects as a struct of lists."""
+    lists = {key: [item[key] for item in annotation.objects] for key in ("bbox", "category", "area", "iscrowd")}
+    novel = source.novel
+    return {**lists, "is_novel": [None if novel is None else name in novel for name in lists["category"]]}
+
+
+def _caption(annotation: Annotation, source: Source, image_size: tuple[int, int]) -> dict[str, Any]:
+    """The caption that names every object, and what each of its phrases names."""
+    objects = [(item["bbox"], item["category"]) for item in annotation.objects]
+    caption = grounding_caption(objects, image_size, source.nouns)
+    phrases = caption.phrases if caption else ()
+    return {
+        "caption": caption.text if caption else None,
+        "phrases": {
+            "start": [phrase.start for phrase in phrases],
+            "end": [phrase.end for phrase in phrases],
+            "objects": [list(phrase.objects) for phrase in phrases],
+        },
     }
 
 

@@ -27,7 +27,7 @@ from defect_hub.dataset_scripts.rewrite import (
     write_shards,
 )
 
-PLAIN_STATISTICS = ("statistics.json", "classes.png", "texts.png", "tsne.png")
+PLAIN_STATISTICS = ("statistics.json", "classes.png", "texts.png", "tsne.png", "box_sizes.png", "long_tail.png")
 """What `statistics.write_statistics` writes without showing an image."""
 
 

@@ -118,10 +118,12 @@ def read_card(folder: Path) -> Card:
     Raises:
         DataError: The folder is not one.
     """
-    if not is_build(folder):
-        raise DataError(folder, "folder", "is not a built data set", "Make one with defect-hub data build")
-    front, _, body = (folder / "README.md").read_text("utf-8").removeprefix("---\n").partition("\n---\n")
-    return Card(yaml.safe_load(front), body)
+    if is_build(folder):
+        front, _, body = (folder / "README.md").read_text("utf-8").removeprefix("---\n").partition("\n---\n")
+        card = Card(yaml.safe_load(front), body)
+        if "dataset_info" in card.front:  # An export has a card too, but no configs.
+            return card
+    raise DataError(folder, "folder", "is not a built data set", "Make one with defect-hub data build")
 
 
 def _shards(folder: Path) -> list[Path]:

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import ClassLabel, Features
 from numpy.typing import NDArray
 
 from defect_hub.dataset_scripts.fingerprints import Fingerprint
+from defect_hub.dataset_scripts.readers.boxes import BoxRepair
 from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.records import make_record
 from defect_hub.dataset_scripts.samples import Sample
@@ -32,7 +34,8 @@ class RowBatch:
         fingerprints: Of each row's image.
         miniatures: Of each row's image, see `Record`.
         groups: `Sample.group` of each row.
-        comparisons: For each row, how its given attributes differ from measured ones; None where none were given.
+        comparisons: For each row, how given attributes or boxes differ from others; None where nothing was compared.
+        repairs: (image id, change) of every box that was changed or left out.
         warnings: What was left out of rows.
         problems: Samples that gave no row.
     """
@@ -43,17 +46,18 @@ class RowBatch:
     miniatures: list[NDArray[np.uint8]] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
     comparisons: list[Sequence[str] | None] = field(default_factory=list)
+    repairs: list[tuple[str, BoxRepair]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     problems: list[DataError] = field(default_factory=list)
 
     @property
     def compared(self) -> int:
-        """Number of rows whose given attributes were compared with measured ones."""
+        """Number of rows whose given attributes or boxes were compared with others."""
         return sum(lines is not None for lines in self.comparisons)
 
     @property
     def disagreements(self) -> list[tuple[str, str]]:
-        """(image id, what differs) of the rows whose given attributes differ."""
+        """(image id, what differs) of the rows whose given attributes or boxes differ."""
         image_ids = self.table["image_id"].to_pylist()
         return [(name, line) for name, lines in zip(image_ids, self.comparisons, strict=True) for line in lines or ()]
 
@@ -65,7 +69,9 @@ def make_batch(samples: Sequence[Sample], schema: pa.Schema) -> RowBatch:
         samples: What to read.
         schema: Of the rows, with the features of `datasets` inside.
     """
-    label: ClassLabel = Features.from_arrow_schema(schema)["label"]
+    features = Features.from_arrow_schema(schema)
+    label: ClassLabel = features["label"]
+    category: ClassLabel = features["objects"]["category"].feature
     rows: list[dict[str, Any]] = []
     batch = RowBatch(schema.empty_table())
     for sample in samples:
@@ -80,7 +86,10 @@ def make_batch(samples: Sequence[Sample], schema: pa.Schema) -> RowBatch:
         batch.groups.append(sample.group)
         batch.warnings.extend(record.warnings)
         batch.comparisons.append(record.disagreements)
-        rows.append({**record.row, "label": label.str2int(record.row["label"])})
+        batch.repairs.extend((sample.image_id, repair) for repair in record.repairs)
+        objects = record.row["objects"]
+        numbered = {**objects, "category": category.str2int(objects["category"])}
+        rows.append({**record.row, "label": label.str2int(record.row["label"]), "objects": numbered})
     return replace(batch, table=pa.Table.from_pylist(rows, schema=schema))
 
 
@@ -89,6 +98,20 @@ def _digest(row: Mapping[str, Any]) -> bytes:
     mask = row["mask"] and hashlib.sha256(row["mask"]["bytes"]).hexdigest()
     content = {**row, "image": row["image"]["path"], "mask": mask}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
+
+
+def with_numbers(table: pa.Table, image_number: int, object_id: int) -> pa.Table:
+    """Rows with `image_number` and the ids of their objects counted up from the given ones."""
+    images = pa.array(np.arange(image_number, image_number + len(table), dtype=np.int32))
+    table = table.set_column(table.schema.get_field_index("image_number"), table.schema.field("image_number"), images)
+    objects = table["objects"].combine_chunks()
+    place = objects.type.get_field_index("id")
+    offsets = pc.struct_field(objects, "category").offsets
+    ids = pa.array(np.arange(object_id, object_id + len(pc.list_flatten(pc.struct_field(objects, "category")))))
+    columns = [pc.struct_field(objects, number) for number in range(objects.type.num_fields)]
+    columns[place] = pa.ListArray.from_arrays(offsets, ids)
+    numbered = pa.StructArray.from_arrays(columns, fields=list(objects.type))
+    return table.set_column(table.schema.get_field_index("objects"), table.schema.field("objects"), numbered)
 
 
 @dataclass(frozen=True)

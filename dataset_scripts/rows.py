@@ -8,7 +8,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Features
+
 from defect_hub.dataset_scripts.fingerprints import Fingerprint
+from defect_hub.dataset_scripts.readers.boxes import BoxRepair
 from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.row_batches import RowBatch
 from defect_hub.dataset_scripts.schema import TEXT_LEVELS
@@ -28,7 +33,12 @@ class Rows:
         labels: Class names.
         sources: Data sets that the images come from.
         object_names: What is in the pictures.
+        scenes: Kinds of product or process; None: not told apart.
+        annotations: What places the defects.
+        categories: Categories of each row's objects, one for each object.
+        num_objects: Objects of all rows.
         is_defective: None where unknown.
+        official_splits: The source's own split of each row; None: it has none.
         splits: Split of each row.
         source_groups: Photo or part that the source says the image shows; empty: none of several.
         digests: SHA-256 of the row's content.
@@ -36,7 +46,8 @@ class Rows:
         totals: Number of rows "defective", with each kind of annotation, with a text of each level, and "compared".
         warnings: What was left out of rows.
         problems: Samples that gave no row.
-        disagreements: (image id, what differs) where given attributes differ from measured ones.
+        disagreements: (image id, what differs) where given attributes or boxes differ from others.
+        repairs: (image id, change) of every box that was changed or left out.
     """
 
     class_names: Sequence[str]
@@ -45,7 +56,12 @@ class Rows:
     labels: list[str] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     object_names: list[str] = field(default_factory=list)
+    scenes: list[str | None] = field(default_factory=list)
+    annotations: list[str] = field(default_factory=list)
+    categories: list[tuple[str, ...]] = field(default_factory=list)
+    num_objects: int = 0
     is_defective: list[bool | None] = field(default_factory=list)
+    official_splits: list[str | None] = field(default_factory=list)
     splits: list[str] = field(default_factory=list)
     source_groups: list[str] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
@@ -54,6 +70,7 @@ class Rows:
     warnings: list[str] = field(default_factory=list)
     problems: list[DataError] = field(default_factory=list)
     disagreements: list[tuple[str, str]] = field(default_factory=list)
+    repairs: list[tuple[str, BoxRepair]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -66,6 +83,12 @@ class Rows:
         self.labels += [self.class_names[label] for label in table["label"].to_pylist()]
         self.sources += table["source"].to_pylist()
         self.object_names += table["object_name"].to_pylist()
+        self.official_splits += table["official_split"].to_pylist()
+        self.scenes += table["scene"].to_pylist()
+        self.annotations += table["annotation"].to_pylist()
+        categories = _category_names(table)
+        self.categories += categories
+        self.num_objects += sum(map(len, categories))
         self.is_defective += table["is_defective"].to_pylist()
         self.splits += [split] * len(table)
         self.source_groups += batch.groups
@@ -78,6 +101,7 @@ class Rows:
         self.warnings += batch.warnings
         self.problems += batch.problems
         self.disagreements += batch.disagreements
+        self.repairs += batch.repairs
 
     def counts(self, splits: Iterable[str]) -> dict[str, Counter[str]]:
         """Images by split and class."""
@@ -92,3 +116,11 @@ class Rows:
         for digest in self.digests:
             total.update(digest)
         return total.hexdigest()
+
+
+def _category_names(table: pa.Table) -> list[tuple[str, ...]]:
+    """Categories of each row's objects."""
+    names = Features.from_arrow_schema(table.schema)["objects"]["category"].feature.names
+    return [
+        tuple(names[item] for item in items) for items in pc.struct_field(table["objects"], "category").to_pylist()
+    ]

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from defect_hub.dataset_scripts.readers.boxes import Box
+from defect_hub.dataset_scripts.readers.boxes import Box, BoxList
 
 RegionReader = Callable[[tuple[int, int]], Mapping[str, NDArray[np.bool_]]]
 """Reads an annotation: from (width, height) of the image to the defect pixels (H, W) of each category that has some.
 
 It must pickle, as a `functools.partial` of a module's function does.
 """
-BoxReader = Callable[[tuple[int, int]], Sequence[Box]]
+BoxReader = Callable[[tuple[int, int]], BoxList]
 """Reads boxes, from (width, height) of the image; it must pickle too."""
 
 
@@ -27,6 +27,9 @@ class Source:
 
     Attributes:
         nouns: Countable noun of a class, for texts; only where its name is none ("uneven": "uneven area").
+        scene: Kind of product or process; None: not told apart.
+        novel: Categories that zero-shot detection does not train on; None: no such study.
+        min_area: Smallest part of a mask, in pixels, that is an object; the largest part always is one.
     """
 
     name: str
@@ -37,6 +40,9 @@ class Source:
     split_id: str
     text_source: str
     nouns: Mapping[str, str] = field(default_factory=dict)
+    scene: str | None = None
+    novel: frozenset[str] | None = None
+    min_area: int = 1
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,8 @@ class Sample:
         texts: Given texts by level; levels left out are composed from the annotation.
         attributes: Given structured attributes, in the keys of the release; None: measured on the annotation.
         class_description: Name, visual attributes and cause of the class.
-        boxes: Boxes in pixels of the file, with categories of the label space, or what reads them; None where there is
-            no such annotation.
+        boxes: Boxes in pixels of the file as it gives them, with categories of the label space, or what reads them;
+            None where there is no such annotation.
         regions: Reads a pixel annotation of any other form than a mask file; not together with `size`.
         empty_class: Class of an image whose annotation marks nothing and which is thereby normal; None: nobody
             annotated it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -13,6 +13,8 @@ from scipy.sparse.csgraph import connected_components
 SPLITS = ("train", "validation", "test")
 SMALL_CATEGORY = 50
 MIN_TEST = 10
+SplitSizes = Callable[[int], tuple[int, int, int]]
+"""From the images of a category to those in train, validation and test."""
 
 
 def split_sizes(count: int) -> tuple[int, int, int]:
@@ -47,13 +49,43 @@ def assign_splits(
     Returns:
         Split of each image.
     """
-    units = _units(sha256, groups, seed)
+    return _assign(categories, _units(sha256, groups, seed), split_sizes)
+
+
+def hold_out(
+    categories: Sequence[str],
+    sha256: Sequence[str],
+    groups: Iterable[Sequence[int]] = (),
+    share: float = 0.2,
+    seed: int = 42,
+) -> list[str]:
+    """Assign a part of each category to `test` and the rest to `train`, as `assign_splits` does.
+
+    Args:
+        categories: Category of each image.
+        sha256: Hash of each image's file.
+        groups: Images that share a split.
+        share: Part of each category that goes to `test`, rounded to whole images.
+        seed: Another seed gives another draw.
+
+    Returns:
+        Split of each image.
+    """
+
+    def sizes(count: int) -> tuple[int, int, int]:
+        return count - round(share * count), 0, round(share * count)
+
+    return _assign(categories, _units(sha256, groups, seed), sizes)
+
+
+def _assign(categories: Sequence[str], units: Sequence[int], sizes: SplitSizes) -> list[str]:
+    """Split of each image; images of a unit share it."""
     members: dict[str, Counter[int]] = defaultdict(Counter)
     for image, category in enumerate(categories):
         members[category][units[image]] += 1
     split_of: dict[int, str] = {}
     for category in sorted(members):
-        _split_category(members[category], split_of)
+        _split_category(members[category], split_of, sizes(members[category].total()))
     return [split_of[unit] for unit in units]
 
 
@@ -71,10 +103,9 @@ def _units(sha256: Sequence[str], groups: Iterable[Sequence[int]], seed: int) ->
     return [number[int(label)] for label in component]
 
 
-def _split_category(sizes: Counter[int], split_of: dict[int, str]) -> None:
+def _split_category(sizes: Counter[int], split_of: dict[int, str], room: tuple[int, int, int]) -> None:
     """Put the units of a category, with their numbers of images, into the splits that still have room for them."""
-    _, *room = split_sizes(sizes.total())
-    rooms = dict(zip(("test", "validation"), reversed(room), strict=True))
+    rooms = dict(zip(("test", "validation"), reversed(room[1:]), strict=True))
     for unit in sorted(sizes):
         if unit not in split_of:
             split_of[unit] = next((split for split in rooms if sizes[unit] <= rooms[split]), "train")

@@ -28,6 +28,15 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from defect_hub.dataset_scripts.box_figures import draw_box_figures
+from defect_hub.dataset_scripts.box_statistics import (
+    OBJECT_COLUMNS,
+    BoxTally,
+    box_sizes_text,
+    long_tail_text,
+    read_categories,
+    read_objects,
+)
 from defect_hub.dataset_scripts.cards import markdown_table
 from defect_hub.dataset_scripts.figures import draw_figures, outlined
 from defect_hub.dataset_scripts.output import BUILD_MARK, explain_full_disk, is_build, put_in_place, row_shards
@@ -35,7 +44,9 @@ from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.schema import ANNOTATIONS, TEXT_LEVELS
 
 ATTRIBUTES = ("scale", "polarity", "saliency", "shape", "direction", "spatial_distribution", "number_of_defects")
-COLUMNS = ("source", "label", "width", "height", "annotation", "objects", "attributes", *TEXT_LEVELS, "image")
+COLUMNS = ("source", "scene", "label", "width", "height", "annotation", "attributes", *TEXT_LEVELS, "objects", "image")
+"""Columns that must be there; the last two are read apart from the others."""
+PLAIN_COLUMNS = COLUMNS[:-2]
 SEED = 42
 EMBEDDED_IMAGES = 2000
 EMBEDDED_SIDE = 32
@@ -60,10 +71,10 @@ def dataset_statistics(folder: Path) -> dict[str, Any]:
         What `json.dumps` takes: "build_digest", "images" (by split), "classes" (sizes; `log_mean` and `log_sigma` fit
         a log-normal distribution to them by maximum likelihood; `names` is the label space in label order), "sizes"
         (pixels), "annotations" and, where there is something to tell, "without_image" (rows), "defect_area" (defect
-        pixels / image pixels of the masks that mark any), "texts" (by level: "words" are separated by white space,
-        "terms" are the different non-stop words), "attributes" and "tsne". All moments are those of the population;
-        kurtosis is Fisher's excess (0 for a normal distribution); skewness and kurtosis are null where all values are
-        equal.
+        pixels / image pixels of the masks that mark any), "objects" (see `BoxTally.statistics`), "texts" (by level:
+        "words" are separated by white space, "terms" are the different non-stop words), "attributes" and "tsne". All
+        moments are those of the population; kurtosis is Fisher's excess (0 for a normal distribution); skewness and
+        kurtosis are null where all values are equal.
 
     Raises:
         DataError: The folder is not a built data set, or its files are damaged or of an earlier layout.
@@ -71,10 +82,14 @@ def dataset_statistics(folder: Path) -> dict[str, Any]:
     Source: Zhao et al. 2026, section 3.2.
     """
     front = _front_matter(folder)
-    names, tally = _class_names(folder), _Tally()
-    for split, table in _tables(folder, COLUMNS[:-1]):
-        for row in table.to_pylist():
-            tally.add(split, row)
+    features, tally, boxes = _features(folder), _Tally(), BoxTally()
+    names = features["label"].names
+    for split, table in _tables(folder, (*PLAIN_COLUMNS, *OBJECT_COLUMNS)):
+        found = read_objects(table)
+        boxes.add(table, found)
+        marked = zip(found.counts.tolist(), found.row_areas().tolist(), strict=True)
+        for row, (count, area) in zip(table.select(PLAIN_COLUMNS).to_pylist(), marked, strict=True):
+            tally.add(split, row, count, area)
     result = {
         "build_digest": front[BUILD_MARK],
         "images": {split: counts.total() for split, counts in tally.classes.items()},
@@ -87,6 +102,8 @@ def dataset_statistics(folder: Path) -> dict[str, Any]:
         result["without_image"] = absent
     if tally.areas:
         result["defect_area"] = _summary(tally.areas)
+    if objects := boxes.statistics(features["objects"]["category"].feature.names, read_categories(folder)):
+        result["objects"] = objects
     if len(tally.sources) > 1:
         result["sources"] = {name: about.statistics(names) for name, about in sorted(tally.sources.items())}
     texts = {level: texts.statistics() for level, texts in tally.texts.items() if texts.words}
@@ -120,6 +137,8 @@ def write_statistics(folder: Path) -> list[Path]:
     _insert_section(card, b"")  # A card that cannot take the section is known before the work.
     result = dataset_statistics(folder)
     figures = draw_figures(result, _samples(folder))
+    if "objects" in result:
+        figures |= draw_box_figures(result["objects"])
     section = _section(result, list(figures), str(front.get("pretty_name", "")).startswith(PAPER_NAME))
     out = folder / "statistics"
     temporary, new_card = (folder / f".statistics.{os.getpid()}.{kind}" for kind in ("tmp", "card"))
@@ -195,7 +214,8 @@ class _Tally:
         # terms of the vectorizer's analyzer are the non-zero terms, without the matrix.
         self._terms = TfidfVectorizer(stop_words="english").build_analyzer()
 
-    def add(self, split: str, row: Mapping[str, Any]) -> None:
+    def add(self, split: str, row: Mapping[str, Any], objects: int, area: float) -> None:
+        """Add a row with the number of its objects and their total area in pixels."""
         width, height = row["width"], row["height"]
         self.classes.setdefault(split, Counter())[row["label"]] += 1
         self.sizes[width, height] += 1
@@ -203,13 +223,12 @@ class _Tally:
         source = self.sources.setdefault(row["source"], _Source())
         source.classes[row["label"]] += 1
         source.annotations[row["annotation"]] += 1
-        source.objects += len(row["objects"])
+        source.objects += objects
         if row["t2"]:
             source.words.append(len(row["t2"].split()))
-        if row["annotation"] == "mask" and row["objects"]:
-            area = sum(part["area"] for part in row["objects"]) / (width * height)
-            self.areas.append(area)
-            source.areas.append(area)
+        if row["annotation"] == "mask" and objects:
+            self.areas.append(area / (width * height))
+            source.areas.append(area / (width * height))
         for level, texts in self.texts.items():
             if row[level]:
                 terms = set(self._terms(row[level]))
@@ -355,12 +374,15 @@ def _samples(folder: Path) -> dict[int, list[NDArray[np.uint8]]]:
 
 
 def _picture(row: Mapping[str, Any]) -> NDArray[np.uint8]:
-    boxes = [part["bbox"] for part in row["objects"]] if row["annotation"] == "boxes" else []
+    boxes: dict[bool, list[Sequence[float]]] = {True: [], False: []}
+    if row["annotation"] == "boxes":
+        for category, box in zip(row["objects"]["category"], row["objects"]["bbox"], strict=True):
+            boxes[category == row["label"]].append(box)
     with Image.open(io.BytesIO(row["image"]["bytes"])) as image:
         if row["mask"] is None:
-            return outlined(image, None, boxes)
+            return outlined(image, None, boxes[True], boxes[False])
         with Image.open(io.BytesIO(row["mask"]["bytes"])) as mask:
-            return outlined(image, mask, boxes)
+            return outlined(image, mask)
 
 
 def _front_matter(folder: Path) -> dict[str, Any]:
@@ -392,11 +414,10 @@ def _open(path: Path) -> pq.ParquetFile:
     return file
 
 
-def _class_names(folder: Path) -> list[str]:
+def _features(folder: Path) -> Features:
     _, path = _shards(folder)[0]
     with _open(path) as file:
-        names: list[str] = Features.from_arrow_schema(file.schema_arrow)["label"].names
-    return names
+        return Features.from_arrow_schema(file.schema_arrow)
 
 
 def _tables(folder: Path, columns: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
@@ -446,6 +467,8 @@ def _section(result: Mapping[str, Any], figures: Sequence[str], of_paper: bool) 
         ("classes", "Images of each class", _classes_text(result["classes"], of_paper)),
         ("texts", "Words and terms of the texts", _texts_text(result.get("texts", {}), of_paper)),
         ("tsne", "t-SNE of the pixels", _tsne_text(result.get("tsne"))),
+        ("box_sizes", "Sizes of the objects", box_sizes_text(result["objects"]) if "objects" in result else ""),
+        ("long_tail", "Objects of each category", long_tail_text(result["objects"]) if "objects" in result else ""),
     ]
     files = {name.split(".")[0]: name for name in figures}
     shown = [f"![{title}](statistics/{files[key]})\n\n{text}\n" for key, title, text in parts if key in files]
@@ -458,7 +481,8 @@ def _section(result: Mapping[str, Any], figures: Sequence[str], of_paper: bool) 
 def _samples_text(result: Mapping[str, Any]) -> str:
     kinds = result["annotations"]
     marked = result.get("defect_area", {"count": 0})
-    text = f"Up to {SAMPLES_PER_CLASS} images of each class, drawn at random, their masks or boxes outlined. "
+    text = f"Up to {SAMPLES_PER_CLASS} images of each class, drawn at random, their masks or boxes outlined"
+    text += ", boxes of other categories in blue. " if kinds["boxes"] else ". "
     text += f"Of all images, {kinds['mask']:,} have a mask, {kinds['boxes']:,} boxes, {kinds['none']:,} neither."
     if absent := result.get("without_image"):
         text += f" {absent:,} images are not in this folder and are not shown."

@@ -47,7 +47,12 @@ class Validation:
 
 
 def validate_samples(
-    class_names: Sequence[str], splits: Mapping[str, Sequence[Sample]], problems: Sequence[DataError], workers: int = 1
+    class_names: Sequence[str],
+    splits: Mapping[str, Sequence[Sample]],
+    problems: Sequence[DataError],
+    workers: int = 1,
+    *,
+    categories: Sequence[str] | None = None,
 ) -> Validation:
     """Read every image and annotation as a build would, and write nothing.
 
@@ -56,16 +61,18 @@ def validate_samples(
         splits: Samples of each split, from a reader.
         problems: Problems that the reader found.
         workers: Processes that read.
+        categories: Categories of objects in order; None: the label space.
     """
     found = [*problems, *repeated_ids(splits)]
     warnings: list[str] = []
     images = 0
-    schema = record_features(class_names).arrow_schema
+    schema = record_features(class_names, categories).arrow_schema
     for _, batch in make_batches(without_repeats(splits), schema, workers):
         images += len(batch.table)
         found += batch.problems
         warnings += batch.warnings
         warnings += [f"{image_id}: {line}" for image_id, line in batch.disagreements]
+        warnings += [f"{image_id}: {repair}" for image_id, repair in batch.repairs]
     return Validation(images, found, warnings)
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from defect_hub.dataset_scripts.assemble import BuildReport, Recipe, write_dataset
 from defect_hub.dataset_scripts.plans import Plan
 from defect_hub.dataset_scripts.rows import Groups, Rows
+from defect_hub.dataset_scripts.source_sets.report import set_lines
 from defect_hub.dataset_scripts.tadd.collection import collect
 from defect_hub.dataset_scripts.tadd.plan import plan_tadd
-from defect_hub.dataset_scripts.tadd.report import card_sections, subset_lines
+from defect_hub.dataset_scripts.tadd.report import card_sections
 from defect_hub.dataset_scripts.tadd.subsets import label_space
 
 CARD_HEADER = {
@@ -46,11 +47,11 @@ def build_tadd(
         ValueError: An unknown subset.
     """
     collection = collect(raw, subsets)
-    alike = {listing.subset.name for listing in collection.listings if listing.subset.alike}
+    alike = {each.source_set.name for each in collection.found.listings if each.source_set.alike}
     notes: list[str] = []
 
     def plan(rows: Rows, groups: Groups) -> Plan:
-        notes.extend(subset_lines(collection, rows))
+        notes.extend(set_lines(collection.found, rows, collection.notes))
         return plan_tadd(rows, groups, alike, card_sections(collection, rows))
 
     card = (files(__package__) / "card.md").read_text("utf-8")

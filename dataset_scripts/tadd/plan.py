@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from defect_hub.dataset_scripts.plans import Plan, PlannedConfig, Shard
+from defect_hub.dataset_scripts.plans import Plan, PlannedConfig, Shard, rows_together
 from defect_hub.dataset_scripts.rows import Groups, Rows
 from defect_hub.dataset_scripts.schema import VIEWS, View
 from defect_hub.dataset_scripts.splits import SPLITS, assign_splits, draw_shots
@@ -31,34 +30,13 @@ def plan_tadd(rows: Rows, groups: Groups, alike: Collection[str], sections: Mapp
             are kept together.
         sections: For the card.
     """
-    together = [*_source_groups(rows), *_copies(rows, groups, alike)]
+    together = rows_together(rows, groups, alike)
     categories = ["/".join(key) for key in zip(rows.sources, rows.object_names, rows.labels, strict=True)]
     splits = assign_splits(categories, rows.sha256, together, SEED)
     targets: list[list[Shard]] = [[shard] for shard in zip(rows.sources, splits, strict=True)]
     lists = {"references.csv": (REFERENCE_COLUMNS, list(_references(rows, splits, together)))}
     configs = _configs(list(dict.fromkeys(rows.sources)))
     return Plan(splits, SPLITS, targets, configs, lists, sections)
-
-
-def _source_groups(rows: Rows) -> list[list[int]]:
-    """Rows of one photo or part, as the sources say it."""
-    members: dict[str, list[int]] = defaultdict(list)
-    for row, group in enumerate(rows.source_groups):
-        if group:
-            members[group].append(row)
-    return list(members.values())
-
-
-def _copies(rows: Rows, groups: Groups, alike: Collection[str]) -> list[list[int]]:
-    """Groups of rows that show the same; rows of subsets of like parts stay only with those of equal pixels."""
-    found: list[list[int]] = []
-    for group in groups:
-        same: dict[bytes, list[int]] = defaultdict(list)
-        for row in group:
-            same[rows.fingerprints[row].pixel_sha256].append(row)
-        found += same.values()
-        found.append([row for row in group if rows.sources[row] not in alike])
-    return [group for group in found if len(group) > 1]
 
 
 def _references(rows: Rows, splits: Sequence[str], together: Groups) -> Iterable[tuple[str, str, int, int, str, str]]:

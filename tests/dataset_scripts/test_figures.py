@@ -11,6 +11,7 @@ from scipy.stats import lognorm
 from defect_hub.dataset_scripts.figures import (
     MARGIN,
     MAX_BYTES,
+    OTHER_OUTLINE,
     OUTLINE,
     THUMB,
     class_distribution,
@@ -135,6 +136,15 @@ def test_defects_thinner_than_a_pixel_are_outlined() -> None:
 def test_every_box_is_outlined() -> None:
     line = drawn(outlined(gray(2 * THUMB, 2 * THUMB), boxes=[[20, 20, 40, 40], [100, 100, 1, 1]]))
     assert line.sum() == (4 * 20 + 4) + 8
+
+
+def test_boxes_of_this_category_lie_above_those_of_others() -> None:
+    boxes, others = [[20, 20, 40, 40]], [[20, 20, 40, 60]]
+    thumbnail = outlined(gray(THUMB, THUMB), boxes=boxes, others=others)
+    own = drawn(thumbnail)
+    assert own.sum() == 4 * 40 + 4
+    # Of the other box remains what is below this one: two sides of 19 px and the lower line with both corners.
+    assert (thumbnail == OTHER_OUTLINE).all(-1).sum() == 2 * 19 + 42
 
 
 @pytest.mark.parametrize("mask", [None, gray(value=0)])

@@ -4,7 +4,14 @@ from collections import Counter
 
 import pytest
 
-from defect_hub.dataset_scripts.splits import assign_splits, draw_shots, seen_in_train, split_sizes, stratified_split
+from defect_hub.dataset_scripts.splits import (
+    assign_splits,
+    draw_shots,
+    hold_out,
+    seen_in_train,
+    split_sizes,
+    stratified_split,
+)
 
 
 def images(**counts: int) -> tuple[list[str], list[str]]:
@@ -146,3 +153,21 @@ def test_stratified_split_takes_seventy_percent_of_each_class(count: int, train:
     assert all(split_of[f"a{n}"] == split_of[f"b{n}"] for n in range(count))
     if count > 3:
         assert stratified_split(images, seed=1) != split_of
+
+
+def test_hold_out_takes_a_fifth_of_each_category_and_keeps_groups_whole() -> None:
+    categories = ["a"] * 100 + ["b"] * 30 + ["c"] * 4 + ["d"]
+    hashes = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(135)]
+    groups = [[0, 1, 2], [5, 101], [2, 9]]
+    splits = hold_out(categories, hashes, groups)
+    counts = Counter(zip(categories, splits, strict=True))
+    assert {name: counts[name, "test"] for name in "abcd"} == {"a": 20, "b": 6, "c": 1, "d": 0}
+    assert set(splits) == {"train", "test"}
+    assert all(len({splits[image] for image in group}) == 1 for group in groups)
+    order = random.Random(0).sample(range(135), 135)
+    place = {image: number for number, image in enumerate(order)}
+    moved = [[place[image] for image in group] for group in groups]
+    again = hold_out([categories[image] for image in order], [hashes[image] for image in order], moved)
+    assert [again[place[image]] for image in range(135)] == splits
+    assert hold_out(categories, hashes, groups, seed=43) != splits
+    assert hold_out(categories, hashes, groups, share=0.5).count("test") > 60

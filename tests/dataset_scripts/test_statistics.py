@@ -15,7 +15,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from threadpoolctl import threadpool_limits
 
 from defect_hub.dataset_scripts import statistics
-from defect_hub.dataset_scripts.figures import MAX_FIT, class_distribution, scatter
+from defect_hub.dataset_scripts.figures import MAX_FIT, OTHER_OUTLINE, OUTLINE, class_distribution, scatter
 from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.schema import record_features
 from defect_hub.dataset_scripts.statistics import dataset_statistics, write_statistics
@@ -49,12 +49,14 @@ def png(value: int, size: tuple[int, int] = (16, 16), seed: int | None = None) -
 
 
 def row(label: int, **columns: Any) -> Row:
-    empty = dict.fromkeys(FEATURES) | {"objects": [], "conversation": [], "width": 16, "height": 16}
+    empty = dict.fromkeys(FEATURES) | {"objects": parts(), "conversation": [], "width": 16, "height": 16}
     return {**empty, "image": png(100), "label": label, "annotation": "none", **columns}
 
 
-def part(area: float) -> dict[str, Any]:
-    return {"bbox": [2.0, 2.0, 4.0, 4.0], "category": "Scratch", "area": area, "iscrowd": False}
+def parts(*areas: float, category: int = 0) -> dict[str, Any]:
+    """Objects of these areas, as a struct of lists."""
+    one = {"id": 0, "bbox": [2.0, 2.0, 4.0, 4.0], "category": category, "iscrowd": False, "is_novel": None}
+    return {**{name: [value] * len(areas) for name, value in one.items()}, "area": list(areas)}
 
 
 def attributes(scale: str, *cells: str) -> dict[str, Any]:
@@ -82,9 +84,9 @@ def small(tmp_path: Path) -> Path:
     """Eight images: three with texts t2, masks with defects, an empty one, boxes, and a val image seen in train."""
     masked = {"annotation": "mask", "mask": png(255)}
     train = [
-        row(0, t2=T2[0], **masked, objects=[part(12), part(20)], attributes=attributes("small", "center", "top-left")),
-        row(0, t2=T2[1], **masked, objects=[part(64)], attributes=attributes("large", "center")),
-        row(0, width=8, height=32, annotation="boxes", objects=[part(16)], attributes=attributes("large")),
+        row(0, t2=T2[0], **masked, objects=parts(12, 20), attributes=attributes("small", "center", "top-left")),
+        row(0, t2=T2[1], **masked, objects=parts(64), attributes=attributes("large", "center")),
+        row(0, width=8, height=32, annotation="boxes", objects=parts(16), attributes=attributes("large")),
         row(1, t2=T2[2]),
         row(3, **masked, is_defective=False),
     ]
@@ -187,7 +189,38 @@ def test_attribute_values_and_first_positions(small: Path) -> None:
 
 def test_sets_without_texts_masks_and_attributes_say_nothing_of_them(tmp_path: Path) -> None:
     found = dataset_statistics(built(tmp_path / "a", {"default/train-00000-of-00001": [row(0), row(1)]}))
-    assert not {"texts", "attributes", "defect_area", "tsne"} & set(found)
+    assert not {"texts", "attributes", "defect_area", "objects", "tsne"} & set(found)
+
+
+def test_objects_of_all_row_groups_are_counted(small: Path) -> None:
+    found = dataset_statistics(small)["objects"]
+    assert (found["number"], found["images"]) == (4, 3)
+    assert found["categories"] == {"Scratch": {"count": 4}}
+    lines = [
+        "category,super_category,scene,prompt,novel",
+        "Dent,steel,strip,,yes",
+        "Scratch,steel,strip,,no",
+    ]
+    (small / "categories.csv").write_text("\n".join(lines), "utf-8")
+    about = {"super_category": "steel", "scene": "strip"}
+    assert dataset_statistics(small)["objects"]["categories"] == {
+        "Scratch": {"count": 4, **about, "novel": False},
+        "Dent": {"count": 0, **about, "novel": True},
+    }
+
+
+def test_boxes_of_other_categories_differ_in_colour(tmp_path: Path) -> None:
+    boxed = {"annotation": "boxes", "image": png(100, (112, 112)), "width": 112, "height": 112}
+    both = {name: values * 2 for name, values in parts(400).items()}
+    both |= {"bbox": [[20.0, 20.0, 20.0, 20.0], [60.0, 60.0, 20.0, 20.0]], "category": [0, 1]}
+    folder = built(tmp_path / "a", {"default/train-00000-of-00001": [row(0, **boxed, objects=both)]})
+    write_statistics(folder)
+    with Image.open(folder / "statistics/samples.jpg") as sheet:
+        pixels = np.asarray(sheet.convert("RGB"), int)[:, 900 - 6 * 118 :]
+    for corner, colour in ((20, OUTLINE), (60, OTHER_OUTLINE)):
+        line = pixels[3 + corner - 1, 3 + corner + 10]
+        assert abs(line - colour).max() < 40
+    assert "boxes of other categories in blue" in (folder / "README.md").read_text("utf-8")
 
 
 def test_embedding_draws_evenly_and_keeps_alike_images_together(
@@ -301,11 +334,14 @@ def test_card_gets_the_section_and_keeps_the_rest(small: Path) -> None:
     head, section, tail = before[: -len(empty)], after[len(before) - len(empty) :], b"\n\n## Limits\n"
     assert after.startswith(head + b"# A set\n\n<!-- statistics -->\n## Statistics\n")
     assert section.endswith(b"<!-- /statistics -->" + tail)
-    assert [path.name for path in written] == ["statistics.json", "samples.jpg", "classes.png", "texts.png"]
+    figures = ["samples.jpg", "classes.png", "texts.png", "box_sizes.png"]
+    assert [path.name for path in written] == ["statistics.json", *figures]
     assert {path.name for path in (small / "statistics").iterdir()} == {path.name for path in written}
     assert all(f"(statistics/{path.name})".encode() in section for path in written)
     assert b"| `t2` | 4 | 3.75 | +0.19 | -1.60 | 1.75 | 5 |\n" in section
     assert b"3 have a mask, 1 boxes, 4 neither. 2 masks mark a defect: 18.8% of the image in the median" in section
+    assert b"4 objects on 3 images: 1.3 an image on average, 2 at most." in section
+    assert b"| all | 3 | 4 | 100% / 0% / 0% | 0% / 25% / 75% |" in section
     assert b"paper" not in section
     assert json.loads(written[0].read_text("utf-8")) == dataset_statistics(small)
 
@@ -390,7 +426,7 @@ def test_folders_that_are_no_builds_are_refused(tmp_path: Path) -> None:
 def test_damaged_missing_and_earlier_files_are_named(small: Path) -> None:
     shard = small / "data/default/train-00000-of-00002.parquet"
     pq.write_table(pa.table({"label": [0]}), shard)
-    with pytest.raises(DataError, match=r"train-00000-of-00002\.parquet: Parquet: lacks the columns source, width"):
+    with pytest.raises(DataError, match=r"train-00000-of-00002\.parquet: Parquet: lacks the columns source, scene"):
         dataset_statistics(small)
     shard.write_bytes(b"not Parquet")
     with pytest.raises(DataError, match=r"train-00000-of-00002\.parquet: Parquet: cannot be read"):

@@ -103,7 +103,7 @@ def test_rows_carry_the_release_s_texts(defects_only: Path) -> None:
         positions = [[p["cell"], p["fraction"]] for p in record["attributes"]["position"]]
         assert positions == entry["structured_attributes"]["Position"]
         mask = np.asarray(Image.open(defects_only / "train_mask" / f"{sample.image.stem}.png")) > 127
-        assert sum(item["area"] for item in record["objects"]) == mask.sum()
+        assert sum(record["objects"]["area"]) == mask.sum()
 
 
 def test_template_slip_is_mended(defects_only: Path) -> None:

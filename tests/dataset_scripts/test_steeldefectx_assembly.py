@@ -131,7 +131,8 @@ def test_rows_of_the_built_set(tmp_path, neu):
     assert names[row["label"]] == "Inclusion"
     assert np.asarray(row["image"]).shape == (256, 256)
     scale = 256 / 40
-    boxes = [(box["category"], np.array(box["bbox"])) for box in row["objects"]]
+    objects = row["objects"]
+    boxes = [(names[item], np.array(bbox)) for item, bbox in zip(objects["category"], objects["bbox"], strict=True)]
     assert [category for category, _ in boxes] == ["Inclusion", "Crazing"]
     np.testing.assert_allclose(boxes[0][1], np.array([0, 10, 40, 10]) * scale)
     np.testing.assert_allclose(boxes[1][1], np.array([4, 4, 4, 10]) * scale)
@@ -147,7 +148,12 @@ def test_rows_of_the_built_set(tmp_path, neu):
     assert row["attributes"]["number_of_defects"] == "one"
 
     other = rows["X-SDD/datas/red iron/2001"]
-    assert (other["annotation"], other["objects"], other["attributes"], other["t4"]) == ("none", [], None, None)
+    assert (other["annotation"], other["objects"]["bbox"], other["attributes"], other["t4"]) == (
+        "none",
+        [],
+        None,
+        None,
+    )
     assert (other["license"], other["redistributable"]) == ("Apache-2.0", True)
     assert np.asarray(other["image"]).shape == (256, 256)
     assert report.sources[:3] == [
@@ -319,7 +325,7 @@ def test_all_problems_are_named_at_once_and_skipped_on_request(tmp_path, neu):
     voc(neu / "NEU-DET/ANNOTATIONS/patches_1.xml", ("dents", 1, 1, 5, 5))
     voc(neu / "NEU-DET/ANNOTATIONS/patches_2.xml", size=(41, 40))
     voc(neu / "NEU-DET/ANNOTATIONS/patches_3.xml", ("patches", 1, 1, 50, 5))
-    with pytest.raises(DataError, match="and 4 more"):
+    with pytest.raises(DataError, match="and 3 more"):
         build_from_sources(neu, tmp_path / "out", skip_missing=True)
     lines = (tmp_path / "out.errors.txt").read_text().splitlines()
     expected = [
@@ -327,15 +333,17 @@ def test_all_problems_are_named_at_once_and_skipped_on_request(tmp_path, neu):
         r"patches_0\.xml: XML: malformed",
         r"patches_1\.xml: box: class 'dents' is not in the class map of NEU",
         r"patches_2\.xml: size: is for 41x40 px where its image has 40x40 px",
-        r"patches_3\.xml: box of patches .* leaves the image",
     ]
     assert len(lines) == len(expected)
     for pattern, line in zip(expected, lines, strict=True):
         assert re.search(pattern, line)
 
     report = build_from_sources(neu, tmp_path / "out", skip_missing=True, skip_bad=True)
-    assert sum(counts.total() for counts in report.counts.values()) == 4
-    assert report.sources[0] == "NEU: 4 of 10 images kept; 6 with problems"
+    assert sum(counts.total() for counts in report.counts.values()) == 5
+    assert report.sources[0] == "NEU: 5 of 10 images kept; 5 with problems"
+    assert report.warnings[0] == "boxes changed or left out: 1 clipped; `box_repairs.csv` lists them"
+    listed = (tmp_path / "out/box_repairs.csv").read_text().splitlines()
+    assert listed[1:] == ["NEU/IMAGES/patches_3,1,Patches,clipped,0,0,50,5,0,0,40,5"]
     assert [str(problem) for problem in report.skipped] == lines
 
 
@@ -530,7 +538,7 @@ def test_real_images_are_resized_and_boxes_scaled(real):
     row = rows[index["IMAGES/inclusion_2.jpg"]]
     text = (raw / "NEU-DET/ANNOTATIONS/inclusion_2.xml").read_text()
     corners = np.array([[int(v) for v in re.findall(rf"<{key}>(\d+)<", text)] for key in ("xmin", "ymin")]).T
-    boxes = np.array([box["bbox"] for box in row["objects"]])
+    boxes = np.array(row["objects"]["bbox"])
     np.testing.assert_allclose(boxes[:, :2], (corners - 1) * 256 / 200, rtol=1e-6)
 
 

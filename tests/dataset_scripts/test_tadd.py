@@ -220,7 +220,7 @@ def test_subsets_must_be_known_and_there(magnetic_tiles: Path, tmp_path: Path) -
     with pytest.raises(DataError, match=r"subsets: CFD not found. Supply a folder CFD with image/001.jpg with"):
         build_tadd(magnetic_tiles.parent, tmp_path / "out", ["MT", "CFD"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"no folder that is named like a subset of TADD\. Name the folders after"):
+    with pytest.raises(DataError, match=r"no folder that is named like a set of TADD\. Name the folders after"):
         build_tadd(tmp_path / "empty", tmp_path / "out")
     tiles = magnetic_tiles.rename(tmp_path / "tiles")
     with pytest.raises(DataError, match="It looks like MT itself: name that by --subsets"):
@@ -247,7 +247,7 @@ def test_an_image_that_two_subsets_claim(tmp_path: Path) -> None:
     write(tmp_path, "rsdd")
     (tmp_path / "RSDD2").symlink_to(tmp_path / "Type-I RSDDs dataset")
     found = collect(tmp_path)
-    assert len(found.problems) == len(found.listings[0].entries)
+    assert len(found.problems) == len(found.found.listings[0].entries)
     assert "is claimed by RSDD and by RSDD2" in str(found.problems[0])
 
 

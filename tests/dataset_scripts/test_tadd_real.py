@@ -97,7 +97,7 @@ def test_box_descriptions_count_the_boxes(rows: Dataset) -> None:
     for row in rows.remove_columns(["image", "mask"]):
         if row["annotation"] == "boxes":
             category = names[row["label"]]
-            count = sum(item["category"] == category for item in row["objects"])
+            count = row["objects"]["category"].count(row["label"])
             noun = load_subsets()[row["source"]].nouns.get(category, category)
             if count == 0:
                 assert noun in row["t2"] or plural(noun) in row["t2"]
@@ -148,7 +148,7 @@ def test_visa_with_its_real_split_list(visa: tuple[Path, list[dict[str, str]]]) 
         assert record["official_split"] == row["split"]
         assert record["is_defective"] == (row["label"] == "anomaly")
         if row["label"] == "anomaly":
-            assert [item["bbox"] for item in record["objects"]] == [[30, 10, 15, 10]]
+            assert record["objects"]["bbox"] == [[30, 10, 15, 10]]
     assert {sample.source.object_name for sample in found.samples} == set(load_subsets()["VisA"].objects.values())
 
 
@@ -161,4 +161,4 @@ def test_neu_in_its_segmentation_form(raw_data: Path) -> None:
         record = make_record(sample).row
         assert record["label"] == ("inclusion", "patches", "scratches")[counts.argmax()]
         assert record["official_split"] == ("test" if "/test/" in sample.image.as_posix() else "train")
-        assert sum(item["area"] for item in record["objects"]) == counts.sum()
+        assert sum(record["objects"]["area"]) == counts.sum()

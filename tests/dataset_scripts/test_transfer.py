@@ -67,7 +67,7 @@ def test_tubes_with_masks(tmp_path):
     rows = {row["image_id"]: row for row in load(tmp_path / "out", tmp_path)["test"]}
     with_mask, without = rows["cgfsds-9/Tube_Ak/Images/Tube_Ak_0"], rows["cgfsds-9/Tube_Ak/Images/Tube_Ak_1"]
     assert (np.asarray(with_mask["mask"]) == mask).all()
-    assert with_mask["objects"][0]["bbox"] == [10, 4, 10, 5]
+    assert with_mask["objects"]["bbox"][0] == [10, 4, 10, 5]
     assert "seamless steel tube" in with_mask["t4"]
     assert with_mask["t0"] == "A photo of surface defect: Tube Ak."
     assert (without["annotation"], without["mask"], without["t4"]) == ("none", None, None)

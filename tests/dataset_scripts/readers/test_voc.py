@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from defect_hub.dataset_scripts.readers.boxes import Box
+from defect_hub.dataset_scripts.readers.boxes import Box, clean_boxes
 from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.readers.voc import read_voc
 
@@ -49,19 +49,27 @@ def test_an_image_without_boxes(tmp_path):
     assert read_voc(write(tmp_path, voc())).boxes == []
 
 
-def test_corners_one_pixel_outside_are_moved_onto_the_edge(tmp_path):
-    (box,) = read_voc(write(tmp_path, voc(("a", 0, 0, 201, 101)))).boxes
-    assert box == Box("a", 0, 0, 200, 100)
+@pytest.mark.parametrize(
+    ("corners", "given", "cleaned", "problems"),
+    [
+        ((0, 0, 201, 101), (-1, -1, 202, 102), (0, 0, 200, 100), ["clipped"]),
+        ((150, 1, 300, 9), (149, 0, 151, 9), (149, 0, 51, 9), ["clipped"]),
+        ((9, 1, 2, 9), (9, 0, -8, 9), (1, 0, 8, 9), ["inverted"]),
+        ((5, 5, 5, 5), (4, 4, 1, 1), (4, 4, 1, 1), []),
+        ((201, 1, 210, 9), (200, 0, 10, 9), None, ["outside"]),
+    ],
+)
+def test_boxes_that_leave_the_image_or_are_swapped_are_left_to_cleaning(tmp_path, corners, given, cleaned, problems):
+    annotation = read_voc(write(tmp_path, voc(("a", *corners))))
+    assert annotation.boxes == [Box("a", *given)]
+    boxes, repairs = clean_boxes(annotation.boxes, (annotation.width, annotation.height))
+    assert boxes == ([] if cleaned is None else [Box("a", *cleaned)])
+    assert [repair.problem for repair in repairs] == problems
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (voc(("a", -1, 1, 9, 9)), r"a\.xml: box of a \(-1, 1\) to \(9, 9\): leaves the image of 200x100 px\. Correct"),
-        (voc(("a", 1, 1, 202, 9)), "leaves the image"),
-        (voc(("a", 1, 1, 9, 102)), "leaves the image"),
-        (voc(("a", 9, 1, 2, 9)), "no extent or swapped corners"),
-        (voc(("a", 1, 9, 5, 9)), "no extent or swapped corners"),
         (voc(("a", "left", 1, 5, 9)), "bndbox/xmin: is no pixel coordinate: 'left'"),
         (voc(("a", 1, "nan", 5, 9)), "bndbox/ymin: is no pixel coordinate: 'nan'"),
         (voc(("a", 1, 1, "inf", 9)), "bndbox/xmax: is no pixel coordinate: 'inf'"),
@@ -100,6 +108,7 @@ def test_real_annotations(raw_data):
     files = sorted(raw_data.glob("NEU-DET/*ANNOTATIONS/*.xml"))
     assert len(files) > 800
     touching = 0
+    repeated: list[tuple[str, str, int]] = []
     for path in files:
         annotation = read_voc(path)
         image = path.parents[1] / "IMAGES" / f"{path.stem}.jpg"
@@ -107,5 +116,12 @@ def test_real_annotations(raw_data):
         text = path.read_text()
         columns = [[int(value) for value in re.findall(rf"<{key}>(\d+)<", text)] for key in ("xmin", "xmax")]
         assert [(box.x + 1, box.x + box.width) for box in annotation.boxes] == list(zip(*columns, strict=True))
+        repairs = clean_boxes(annotation.boxes, (annotation.width, annotation.height))[1]
+        repeated += [(path.stem, repair.problem, repair.number) for repair in repairs]
         touching += any(box.x == 0 and box.x + box.width == annotation.width for box in annotation.boxes)
     assert touching
+    assert repeated == [
+        ("crazing_120", "duplicate", 4),
+        ("inclusion_62", "duplicate", 7),
+        ("patches_198", "duplicate", 3),
+    ]
