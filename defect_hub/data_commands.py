@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from defect_hub.dataset_scripts.mmio.data import MmioData
     from defect_hub.dataset_scripts.samples import Sample
 
 TRANSFER_SETS = {"msd-cls": "MSD-Cls, ten classes of aluminium", "cgfsds-9": "CGFSDS-9, five classes of steel tubes"}
@@ -36,6 +37,9 @@ def add_data_verbs(parser: argparse.ArgumentParser) -> None:
     )
     _add_join(verbs.add_parser("join", help="put your own copies of the images into a released folder"))
 
+    _add_export(verbs.add_parser("export", help="folders of images with COCO and YOLO annotations of a built folder"))
+    _add_match(verbs.add_parser("match", help="score texts for the categories of a built folder with a CLIP model"))
+
     prepare = verbs.add_parser("prepare", help='cache a built folder, so that load_dataset("NAME") works anywhere')
     prepare.add_argument("folder", type=Path, help="a built data set folder; its name becomes the data set's name")
     prepare.set_defaults(run=_prepare)
@@ -58,16 +62,23 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     _add_tadd_raw(tadd)
     tadd.set_defaults(run=_build_tadd)
 
+    mmio = names.add_parser("mmio", help="MMIO from its release, or from public sets of its scenes")
+    _add_mmio_raw(mmio)
+    mmio.add_argument(
+        "--prompts", type=Path, metavar="CSV", help="reviewed table of `data match`: texts of categories"
+    )
+    mmio.set_defaults(run=_build_mmio)
+
     transfers = []
     for name, title in TRANSFER_SETS.items():
         transfers.append(names.add_parser(name, help=f"{title}: a test set for transfer"))
         _add_transfer_raw(transfers[-1])
         transfers[-1].set_defaults(run=_build_transfer, name=name)
 
-    for built in (steeldefectx, steelsynth, tadd, *transfers):
+    for built in (steeldefectx, steelsynth, tadd, mmio, *transfers):
         built.add_argument("--out", type=Path, required=True, help="folder to write; an earlier build is replaced")
         _add_workers(built)
-    for built in (steeldefectx, tadd, *transfers):
+    for built in (steeldefectx, tadd, mmio, *transfers):
         built.add_argument("--skip-bad", action="store_true", help="leave out bad images and list them in the card")
 
 
@@ -79,10 +90,13 @@ def _add_validate(parser: argparse.ArgumentParser) -> None:
     tadd = names.add_parser("tadd", help="raw data of TADD subsets")
     _add_tadd_raw(tadd)
     tadd.set_defaults(run=_validate_tadd)
+    mmio = names.add_parser("mmio", help="raw data of MMIO")
+    _add_mmio_raw(mmio)
+    mmio.set_defaults(run=_validate_mmio)
     built = names.add_parser("built", help="a built folder: row counts, hashes, pictures")
     built.add_argument("folder", type=Path, help="a built data set folder")
     built.set_defaults(run=_validate_built)
-    for checked in (steeldefectx, tadd, built):
+    for checked in (steeldefectx, tadd, mmio, built):
         _add_workers(checked)
 
 
@@ -97,12 +111,38 @@ def _add_release(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_join(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Find missing images by their content among your own copies; masks of TADD subsets too."
+    parser.description = "Find missing images by their content among your own copies; masks of TADD and MMIO sets too."
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a released data set folder")
     parser.add_argument("--raw", type=Path, required=True, help="folder of your copies, searched with all below it")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; an earlier build is replaced")
     _add_workers(parser)
     parser.set_defaults(run=_join)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a built data set folder")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; an earlier export is replaced")
+    parser.add_argument("--config", default="default", help="whose rows and splits (default: %(default)s)")
+    parser.set_defaults(run=_export)
+
+
+def _add_match(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Write a CSV file of texts and their scores, in which you answer yes or no."
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a built data set folder")
+    parser.add_argument(
+        "--model", required=True, metavar="ID", help="CLIP: folder or Hub id, open_clip:NAME/WEIGHTS or hf-hub:ID"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="CSV", help="file to write; answers in it are kept")
+    parser.add_argument(
+        "--texts", type=Path, metavar="YAML", help="candidates, a list or lists by category (default: all prompts)"
+    )
+    parser.add_argument(
+        "--threshold", type=float, default=0.8, help="score from which a text is proposed (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--score", choices=("cosine", "softmax"), default="cosine", help="what is compared (default: %(default)s)"
+    )
+    parser.set_defaults(run=_match)
 
 
 def _add_steeldefectx_raw(parser: argparse.ArgumentParser) -> None:
@@ -124,6 +164,19 @@ def _add_tadd_raw(parser: argparse.ArgumentParser) -> None:
         metavar="NAME,NAME",
         help="subsets that must be there (default: all that are)",
     )
+
+
+def _add_mmio_raw(parser: argparse.ArgumentParser) -> None:
+    raw = parser.add_mutually_exclusive_group(required=True)
+    raw.add_argument("--raw", type=Path, metavar="RAW", help="release: a folder with Images/, labels/, annotations/")
+    raw.add_argument("--from-sources", type=Path, metavar="RAW", help="parent of the public sets' folders")
+    parser.add_argument(
+        "--scenes",
+        type=lambda names: names.split(","),
+        metavar="NAME,NAME",
+        help="with --from-sources: scenes of which a set must be there (default: all that are)",
+    )
+    parser.add_argument("--novel", type=Path, metavar="FILE", help="novel categories, one in each line")
 
 
 def _add_transfer_raw(parser: argparse.ArgumentParser) -> None:
@@ -170,6 +223,26 @@ def _build_tadd(args: argparse.Namespace) -> None:
     _report(build_tadd(args.raw, args.out, args.subsets, skip_bad=args.skip_bad, workers=args.workers))
 
 
+def _build_mmio(args: argparse.Namespace) -> None:
+    from defect_hub.dataset_scripts.mmio.build import build_mmio
+
+    data = _mmio_data(args)
+    _report(build_mmio(data, args.out, prompts=args.prompts, skip_bad=args.skip_bad, workers=args.workers))
+
+
+def _mmio_data(args: argparse.Namespace) -> MmioData:
+    """What the raw folder gives, by the way in that the arguments name."""
+    if args.from_sources:
+        from defect_hub.dataset_scripts.mmio.collection import collect
+
+        return collect(args.from_sources, args.scenes, args.novel)
+    if args.scenes:
+        raise ValueError("--scenes chooses among public sets; give them by --from-sources")
+    from defect_hub.dataset_scripts.mmio.build import read_release
+
+    return read_release(args.raw, args.novel)
+
+
 def _build_transfer(args: argparse.Namespace) -> None:
     from defect_hub.dataset_scripts.transfer.build import build_transfer
 
@@ -210,6 +283,17 @@ def _validate_tadd(args: argparse.Namespace) -> int:
     return _verdict(validate_samples(label_space(), {"all": found.samples}, found.problems, args.workers))
 
 
+def _validate_mmio(args: argparse.Namespace) -> int:
+    from defect_hub.dataset_scripts.mmio.categories import label_space
+    from defect_hub.dataset_scripts.validate import validate_samples
+
+    data = _mmio_data(args)
+    categories = [category.name for category in data.categories]
+    splits = {"all": data.samples}
+    found = validate_samples(label_space(data.categories), splits, data.problems, args.workers, categories=categories)
+    return _verdict(found)
+
+
 def _validate_built(args: argparse.Namespace) -> int:
     from defect_hub.dataset_scripts.validate import validate_build
 
@@ -239,17 +323,43 @@ def _release(args: argparse.Namespace) -> None:
 
 def _join(args: argparse.Namespace) -> None:
     from defect_hub.dataset_scripts.join import join_images
+    from defect_hub.dataset_scripts.mmio.scenes import load_scenes
     from defect_hub.dataset_scripts.tadd.subsets import load_subsets
 
-    readers = {name: partial(_tadd_samples, name) for name in load_subsets()}
+    names = {*load_subsets(), *load_scenes().sets}
+    readers = {name: partial(_samples_of, name) for name in sorted(names)}
     _report(join_images(args.folder, args.raw, args.out, readers, args.workers))
 
 
-def _tadd_samples(name: str, raw: Path) -> Sequence[Sample]:
-    """The samples of one subset in a raw folder."""
-    from defect_hub.dataset_scripts.tadd.collection import collect
+def _samples_of(name: str, raw: Path) -> Sequence[Sample]:
+    """The samples of one public set in a raw folder, as TADD and as MMIO read it."""
+    from defect_hub.dataset_scripts.mmio.collection import collect as collect_mmio
+    from defect_hub.dataset_scripts.mmio.scenes import load_scenes
+    from defect_hub.dataset_scripts.tadd.collection import collect as collect_tadd
+    from defect_hub.dataset_scripts.tadd.subsets import load_subsets
 
-    return collect(raw, [name]).samples
+    found: list[Sample] = []
+    if name in load_subsets():
+        found += collect_tadd(raw, [name]).samples
+    if name in load_scenes().sets:
+        samples = collect_mmio(raw, [load_scenes().sets[name].scene]).samples
+        found += [sample for sample in samples if sample.source.name == name]
+    return found
+
+
+def _export(args: argparse.Namespace) -> None:
+    from defect_hub.dataset_scripts.export import export_detection
+
+    _report(export_detection(args.folder, args.out, args.config))
+
+
+def _match(args: argparse.Namespace) -> None:
+    from defect_hub.clip_encoders import load_encoder
+    from defect_hub.dataset_scripts.mmio.matching import folder_prompts, match_categories, read_texts
+
+    texts = read_texts(args.texts) if args.texts else folder_prompts(args.folder)
+    encoder = load_encoder(args.model)
+    _report(match_categories(args.folder, texts, encoder, args.out, threshold=args.threshold, score=args.score))
 
 
 def _prepare(args: argparse.Namespace) -> None:
