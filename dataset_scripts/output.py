@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -54,6 +55,7 @@ def replace_folder(out: Path) -> Iterator[Path]:
     """
     check_replaceable(out)
     out.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(out)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         with explain_full_disk(out):
@@ -62,6 +64,14 @@ def replace_folder(out: Path) -> Iterator[Path]:
         put_in_place(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_stale(out: Path) -> None:
+    """Remove what earlier processes left that were killed outright."""
+    for folder in out.parent.glob(f".{glob.escape(out.name)}.*.tmp"):
+        process = folder.name.removesuffix(".tmp").rpartition(".")[2]
+        if process.isdigit() and not Path("/proc", process).exists() and Path("/proc").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def put_in_place(new: Path, out: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -29,7 +32,7 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], work
         with threadpool_limits(1):
             yield from map(function, items)
         return
-    with ProcessPoolExecutor(workers, initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(os.getpid(),)) as pool:
         source = iter(items)
         waiting: deque[Future[Result]] = deque(pool.submit(function, item) for item in islice(source, 2 * workers))
         try:
@@ -40,9 +43,17 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], work
             pool.shutdown(cancel_futures=True)
 
 
-def _start_worker() -> None:
+def _start_worker(main_process: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle.
+    threading.Thread(target=_end_with, args=(main_process,), daemon=True).start()
     threadpool_limits(1)
+
+
+def _end_with(main_process: int) -> None:
+    """End this worker when the main process is gone: killed outright, it leaves workers that wait for ever."""
+    while os.getppid() == main_process:
+        time.sleep(1)
+    os._exit(1)
 
 
 def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

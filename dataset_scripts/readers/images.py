@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from defect_hub.dataset_scripts.readers.errors import DataError
 
@@ -157,7 +157,7 @@ def decode(
         wanted: The modes in words.
 
     Raises:
-        DataError: The bytes do not decode, have another mode or 16 bits a channel.
+        DataError: The bytes do not decode, have another mode or 16 bits a channel, or are to be shown turned.
     """
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -172,6 +172,10 @@ def decode(
         found = f"{picture.mode} of 16 bits" if picture.mode in modes else picture.mode
         problem = f"pixel mode {found}, not {wanted}"
         raise DataError(path, field, problem, f"Convert the file to {wanted} first")
+    if picture.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1):
+        # Whoever decodes the image later sees it turned, and no annotation fits.
+        remedy = "Turn the pixels themselves and remove the tag (`exiftran -a`, `PIL.ImageOps.exif_transpose`)"
+        raise DataError(path, field, "has an EXIF orientation, which viewers obey and annotations do not", remedy)
     return picture
 
 

@@ -1,5 +1,7 @@
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,3 +64,15 @@ def test_empty_folder_may_be_filled(tmp_path: Path) -> None:
     with replace_folder(out) as folder:
         (folder / "data").touch()
     assert (out / "data").exists()
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    stale, other = (tmp_path / f".{name}.{process.pid}.tmp" for name in ("out", "out2"))
+    alive = tmp_path / f".out.{os.getppid()}.tmp"
+    for folder in (stale, other, alive):
+        folder.mkdir()
+    with replace_folder(tmp_path / "out") as folder:
+        (folder / "README.md").write_text(CARD)
+    assert {path.name for path in tmp_path.iterdir()} == {"out", other.name, alive.name}

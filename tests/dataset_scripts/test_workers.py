@@ -67,3 +67,34 @@ def test_an_interrupted_build_ends_quietly_and_leaves_nothing(tmp_path: Path) ->
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_main_process_that_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "defect_hub.cli", "data", "build", "steelsynth", "--n", "3000", "--workers", "2"]
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "out")], stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while len(group_of(process.pid)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(group_of(process.pid)) >= 3
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while group_of(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert group_of(process.pid) == []
+
+
+def group_of(leader: int) -> list[int]:
+    """Processes of a group, without those that only wait to be collected."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, group = path.read_text().rpartition(")")[2].split()[:3]
+        except OSError:  # It ended meanwhile.
+            continue
+        if int(group) == leader and state != "Z":
+            found.append(int(path.parent.name))
+    return found

@@ -141,3 +141,18 @@ def test_colour_of_a_resized_image_is_that_of_its_bytes(tmp_path: Path) -> None:
     assert (stored.mode, image.colour.shape) == ("RGB", (32, 64, 3))
     assert np.array_equal(image.colour, np.asarray(stored))
     assert np.array_equal(image.gray, np.asarray(stored.convert("L")))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_pictures_that_are_shown_turned_are_refused(tmp_path: Path, name: str) -> None:
+    picture = Image.new("L", (40, 20), 90)
+    for orientation in (1, 6):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        picture.save(tmp_path / name, exif=exif)
+        if orientation == 1:
+            assert read_image(tmp_path / name).gray.shape == (20, 40)
+    with pytest.raises(DataError, match=r"image: has an EXIF orientation, .* Turn the pixels themselves"):
+        read_image(tmp_path / name)
+    with pytest.raises(DataError, match="mask: has an EXIF orientation"):
+        read_mask(tmp_path / name, (40, 20))
