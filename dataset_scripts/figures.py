@@ -39,6 +39,8 @@ MAX_BYTES = 300_000
 QUALITIES = (80, 70, 60, 50, 40, 30)
 MAX_FIT = 1.5
 """How far to the right the fitted class sizes are shown, in sizes of the largest class."""
+SHORT_SHEET = 40
+"""Classes up to which each has a row of the contact sheet for itself."""
 LABEL_WIDTH = 900 - 6 * (THUMB + 2 * MARGIN)
 
 
@@ -263,15 +265,22 @@ def _regions(
 
 
 def contact_sheet(classes: Mapping[str, Any], pictures: Pictures) -> Figure:
-    """One row a class: its name, its size and its pictures, at 100 dpi so that pixels stay what they are."""
+    """A row for each class: its name, its size and its pictures, at 100 dpi so that pixels stay what they are.
+
+    Where there are many classes a row holds two, with two pictures each.
+    """
     side = THUMB + 2 * MARGIN
-    height = side * len(pictures)
-    figure = Figure(figsize=(WIDTH, height / 100), dpi=100, facecolor="white")
-    for row, (label, shown) in enumerate(sorted(pictures.items())):
+    columns = 1 if len(pictures) <= SHORT_SHEET else 2
+    rows = -(-len(pictures) // columns)
+    figure = Figure(figsize=(WIDTH, side * rows / 100), dpi=100, facecolor="white")
+    for place, (label, shown) in enumerate(sorted(pictures.items())):
+        column, row = divmod(place, rows)
+        left, bottom = column / columns, side * (rows - row - 1)
         name = classes["names"][label]
         count = sum(classes["counts"][name].values())
-        figure.figimage(np.concatenate(list(shown), 1), LABEL_WIDTH, height - (row + 1) * side)
-        centre = 1 - (row + 0.5) / len(pictures)
-        figure.text(0.01, centre, textwrap.fill(name, 20), va="bottom", fontsize=10, color=INK)
-        figure.text(0.01, centre, f"{count:,} images", va="top", fontsize=9, color=GREY)
+        chosen = list(shown) if columns == 1 else list(shown)[:2]
+        figure.figimage(np.concatenate(chosen, 1), int(900 * left) + LABEL_WIDTH, bottom)
+        centre = 1 - (row + 0.5) / rows
+        figure.text(left + 0.01, centre, textwrap.fill(name, 20), va="bottom", fontsize=10, color=INK)
+        figure.text(left + 0.01, centre, f"{count:,} images", va="top", fontsize=9, color=GREY)
     return figure

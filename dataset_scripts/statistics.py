@@ -481,7 +481,7 @@ def _section(result: Mapping[str, Any], figures: Sequence[str], of_paper: bool) 
 def _samples_text(result: Mapping[str, Any]) -> str:
     kinds = result["annotations"]
     marked = result.get("defect_area", {"count": 0})
-    text = f"Up to {SAMPLES_PER_CLASS} images of each class, drawn at random, their masks or boxes outlined"
+    text = "Some images of each class, drawn at random, their masks or boxes outlined"
     text += ", boxes of other categories in blue. " if kinds["boxes"] else ". "
     text += f"Of all images, {kinds['mask']:,} have a mask, {kinds['boxes']:,} boxes, {kinds['none']:,} neither."
     if absent := result.get("without_image"):

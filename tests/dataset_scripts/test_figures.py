@@ -173,6 +173,20 @@ def test_sheet_shows_each_class_beside_its_name() -> None:
         assert abs(centre - value).max() <= 2
 
 
+def test_sheet_of_many_classes_has_two_in_a_row() -> None:
+    names = [f"class {number}" for number in range(45)]
+    pictures = {number: [outlined(gray(value=5 * number))] * 6 for number in range(45)}
+    many = {**classes(), "names": names, "counts": {name: {"train": 6} for name in names}}
+    sheet = np.asarray(rendered(draw_figures({"classes": many}, pictures)["samples.jpg"]), int)
+    assert sheet.shape == (23 * SIDE, 900, 3)
+    for number in (0, 22, 23, 44):
+        column, row = divmod(number, 23)
+        left = 450 * column + 900 - 6 * SIDE
+        shown = sheet[row * SIDE + SIDE // 2, left + SIDE // 2 :: SIDE][:2]
+        assert abs(shown - 5 * number).max() <= 3
+    assert (sheet[22 * SIDE : 23 * SIDE, 642:] > 250).all()
+
+
 def test_figures_are_small_readable_files_and_repeat_exactly() -> None:
     grain = np.random.default_rng(0).normal(120, 12, (THUMB, THUMB)).astype(np.uint8)
     names = [f"class {index}" for index in range(25)]
