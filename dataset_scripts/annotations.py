@@ -27,6 +27,8 @@ from defect_hub.dataset_scripts.readers.images import LoadedImage, LoadedMask, e
 from defect_hub.dataset_scripts.samples import Sample
 from defect_hub.dataset_scripts.texts import countable_noun
 
+NORMAL = "normal"
+"""Class of an image without defects, where its source has no name of its own for it."""
 UNKNOWN = "unknown"
 """Class of an image of which nobody says whether it shows a defect."""
 
@@ -155,8 +157,8 @@ def _without_tiny(
 def _from_empty(sample: Sample, kind: str, mask: bytes | None = None) -> Annotation:
     """An annotation that marks nothing: the image is normal, or nobody annotated its defect."""
     if sample.is_defective is False or sample.empty_class is not None:
-        name = sample.class_name if sample.is_defective is False else sample.empty_class
-        return Annotation(kind, name or UNKNOWN, False, mask=mask)
+        given = sample.class_name if sample.is_defective is False else None
+        return Annotation(kind, given or sample.empty_class or UNKNOWN, False, mask=mask)
     what = "mask" if kind == "mask" else "list of boxes"
     warning = f"{sample.image_id}: empty {what} of a defect ({sample.class_name or UNKNOWN}), taken as no annotation"
     return replace(_not_located(sample), warnings=[warning])

@@ -21,7 +21,6 @@ from defect_hub.dataset_scripts.duplicates import duplicate_groups, find_duplica
 from defect_hub.dataset_scripts.output import check_replaceable, replace_folder
 from defect_hub.dataset_scripts.parquet import ShardWriter
 from defect_hub.dataset_scripts.plans import Plan, PlannedConfig, Planner, Shard, plain_plan, study_plan
-from defect_hub.dataset_scripts.readers.boxes import BoxRepair
 from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.row_batches import RowBatch, Spool, load_stored, make_batch, with_numbers
 from defect_hub.dataset_scripts.rows import Groups, Rows
@@ -31,6 +30,8 @@ from defect_hub.dataset_scripts.workers import chunks, map_in_order
 
 CHUNK = 50
 LISTED = 5
+SUSPICIOUS = 0.25
+"""Part of all boxes that leave their image from which on something is wrong with all of them."""
 REPAIRS_FILE = "box_repairs.csv"
 REPAIR_COLUMNS = (
     *("image_id", "number", "category", "problem", "x", "y", "width", "height"),
@@ -50,7 +51,7 @@ class Recipe:
         studies: Whether to look for duplicates.
         planner: Splits, shards and configs; None: the given splits in `plans.plain_plan`, with studies
             `plans.study_plan`.
-        categories: Categories of objects in order; None: the label space.
+        categories: Categories of objects in order, which head the label space; None: all of it.
     """
 
     class_names: Sequence[str]
@@ -136,10 +137,10 @@ def write_dataset(
         plan = (recipe.planner or (study_plan if recipe.studies else plain_plan))(rows, groups)
         rows.splits = list(plan.splits)
         configs = _write_shards(folder, recipe, plan, spool, features)
-        warnings = [*_repair_note(rows.repairs), *rows.warnings]
+        warnings = [*_repair_note(rows), *_difference_note(rows), *rows.warnings]
         facts = DatasetFacts(
             name=out.name,
-            digest=rows.digest(),
+            digest=rows.digest(plan.lists),
             configs=configs,
             class_names=recipe.class_names,
             counts=rows.counts(plan.split_names),
@@ -293,13 +294,24 @@ def _write_lists(folder: Path, rows: Rows, plan: Plan, groups: Groups) -> None:
         _write_csv(folder / name, head, listed_rows)
 
 
-def _repair_note(repairs: Sequence[tuple[str, BoxRepair]]) -> list[str]:
+def _repair_note(rows: Rows) -> list[str]:
     """One line on the boxes that are not as their files give them."""
-    if not repairs:
+    if not rows.repairs:
         return []
-    counts = Counter(repair.problem for _, repair in repairs)
+    counts = Counter(repair.problem for _, repair in rows.repairs)
     parts = ", ".join(f"{count:,} {problem}" for problem, count in counts.most_common())
-    return [f"boxes changed or left out: {parts}; `{REPAIRS_FILE}` lists them"]
+    note = f"boxes changed or left out: {parts}; `{REPAIRS_FILE}` lists them"
+    given = rows.num_objects + sum(repair.used is None for _, repair in rows.repairs)
+    if counts["clipped"] + counts["outside"] > SUSPICIOUS * given:
+        note += f". So many of {given:,} boxes leave their image that they may be given in another form"
+    return [note]
+
+
+def _difference_note(rows: Rows) -> list[str]:
+    """One line on given attributes or boxes that differ from others."""
+    images = len({image_id for image_id, _ in rows.disagreements})
+    compared = rows.totals["compared"]
+    return [f"{images:,} of {compared:,} compared images differ; `disagreements.csv` lists them"] if images else []
 
 
 def _plain(sides: Sequence[float]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +14,12 @@ from numpy.typing import NDArray
 
 from defect_hub.dataset_scripts.cards import markdown_table
 from defect_hub.dataset_scripts.readers.errors import DataError
+from defect_hub.dataset_scripts.readers.tables import read_table
 
 CATEGORIES_FILE = "categories.csv"
-CATEGORY_COLUMNS = ("category", "super_category", "scene", "novel")
+CATEGORY_COLUMNS = ("category", "super_category", "scene", "prompt", "novel")
+TOLD = ("super_category", "scene", "novel")
+"""Columns of the list that the statistics repeat."""
 OBJECT_COLUMNS = ("objects.bbox", "objects.category", "objects.area")
 SIZES = ("small", "medium", "large")
 SIZE_BOUNDS = (32**2, 96**2)
@@ -114,7 +116,10 @@ class BoxTally:
             "number": len(areas),
             "images": int(np.count_nonzero(counts)),
             "per_image": _per_image(counts[counts > 0]),
-            "categories": {name: {"count": count, **about.get(name, {})} for name, count in category_counts.items()},
+            "categories": {
+                name: {"count": count} | {key: about[name][key] for key in TOLD if name in about}
+                for name, count in category_counts.items()
+            },
             "long_tail": _long_tail(np.array([count for count in category_counts.values() if count])),
             "sizes": _sizes(areas, scaled),
             "aspect_ratio": _quantiles(ratios)
@@ -135,26 +140,20 @@ class BoxTally:
 
 
 def read_categories(folder: Path) -> dict[str, dict[str, Any]]:
-    """Super-category, scene and novelty of the categories of a build, by name; empty where it does not list them.
+    """Super-category, scene, prompt and novelty of the categories of a build, by name; empty where it lists none.
 
     Raises:
-        DataError: The list lacks a column.
+        DataError: The list is malformed or lacks a column.
     """
     path = folder / CATEGORIES_FILE
-    if not path.is_file():
-        return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        if missing := [name for name in CATEGORY_COLUMNS if name not in (rows.fieldnames or ())]:
-            raise DataError(path, "line 1", f"lacks the columns {', '.join(missing)}", "Build the data set again")
+    rows = read_table(path, key="category") if path.is_file() else {}
+    try:
         return {
-            row["category"]: {
-                "super_category": row["super_category"],
-                "scene": row["scene"],
-                "novel": row["novel"] == "yes",
-            }
-            for row in rows
+            name: {**{key: row[key] for key in CATEGORY_COLUMNS[1:]}, "novel": row["novel"] == "yes"}
+            for name, row in rows.items()
         }
+    except KeyError as error:
+        raise DataError(path, "header", f"lacks the column {error}", "Build the data set again") from error
 
 
 def _category_counts(categories: NDArray[np.int64], names: Sequence[str], about: Mapping[str, Any]) -> dict[str, int]:
@@ -237,7 +236,7 @@ def long_tail_text(objects: Mapping[str, Any]) -> str:
     """Paragraph of the card below the figure of the categories."""
     tail, categories = objects["long_tail"], objects["categories"].values()
     text = (
-        f"Of {tail['categories']} categories with objects, the most frequent has {tail['imbalance']:,.1f} times the "
+        f"Of {tail['categories']} categories with objects, the most frequent has {tail['imbalance']:,.4g} times the "
         f"objects of the rarest (Gini coefficient {tail['gini']:.2f})."
     )
     if tail["categories"] > HEAD:

@@ -18,11 +18,10 @@ from datasets import Features
 from tqdm import tqdm
 
 from defect_hub.dataset_scripts.annotations import UNKNOWN
-from defect_hub.dataset_scripts.box_statistics import CATEGORIES_FILE
+from defect_hub.dataset_scripts.box_statistics import CATEGORIES_FILE, read_categories
 from defect_hub.dataset_scripts.cards import markdown_table
 from defect_hub.dataset_scripts.output import BUILD_MARK, replace_folder, row_shards
 from defect_hub.dataset_scripts.readers.errors import DataError
-from defect_hub.dataset_scripts.readers.tables import Row, read_table
 from defect_hub.dataset_scripts.rewrite import Card, check_apart, counts_line, read_card
 
 NO_DEFECT = ("normal", UNKNOWN)
@@ -118,7 +117,8 @@ class _Tally:
         self.numbers.add(row["image_number"])
         self.images[split] += 1
         self.boxes[split] += len(row["objects"]["id"])
-        self.missing[row["source"]] += not written
+        if not written:
+            self.missing[row["source"]] += 1
         self.unannotated += not row["objects"]["id"] and row["is_defective"] is not False
 
 
@@ -146,14 +146,14 @@ def export_detection(folder: Path, out: Path, config: str = "default") -> Export
     tally = _Tally()
     with replace_folder(out) as new:
         info = {"description": card.front.get("pretty_name", folder.resolve().name), "version": card.front[BUILD_MARK]}
-        head = {"info": info, "categories": _coco_categories(category_table(folder), names)}
+        head = {"info": info, "categories": _coco_categories(read_categories(folder), names)}
         for split, shards in splits.items():
             _write_split(new, split, _shown_rows(shards, entry, split), features, head, tally)
         (new / "classes.txt").write_text("".join(f"{name}\n" for name in names), "utf-8")
         if (folder / CATEGORIES_FILE).is_file():
             shutil.copyfile(folder / CATEGORIES_FILE, new / CATEGORIES_FILE)
         (new / "README.md").write_text(_readme(folder, config, info["version"], tally), "utf-8")
-    return ExportReport(out, tally.images, tally.boxes, +tally.missing, tally.unannotated, aliases)
+    return ExportReport(out, tally.images, tally.boxes, tally.missing, tally.unannotated, aliases)
 
 
 def read_features(folder: Path) -> Features:
@@ -172,12 +172,6 @@ def read_features(folder: Path) -> Features:
 def object_categories(features: Features) -> list[str]:
     """Names of the categories that objects can have, in the order of their ids."""
     return [name for name in features["objects"]["category"].feature.names if name not in NO_DEFECT]
-
-
-def category_table(folder: Path) -> dict[str, Row]:
-    """Super-category, scene and prompt of each category, by name; empty where the build lists none."""
-    path = folder / CATEGORIES_FILE
-    return read_table(path, key="category") if path.is_file() else {}
 
 
 def _config_entry(card: Card, folder: Path, config: str) -> dict[str, Any]:
@@ -211,10 +205,11 @@ def _shown_rows(shards: Sequence[Path], entry: Mapping[str, Any], split: str) ->
     """The rows of a split that its config shows, with a progress bar over row groups."""
     filters = [[tuple(condition) for condition in group] for group in entry.get("filters", ())]
     conditions = pq.filters_to_expression(filters) if filters else None
+    columns = [*{*COLUMNS, *(column for group in filters for column, *_ in group)}]
     groups = [(shard, group) for shard in shards for group in range(pq.read_metadata(shard).num_row_groups)]
     for shard, group in tqdm(groups, desc=split, unit="group"):
         with pq.ParquetFile(shard) as file:
-            table = file.read_row_group(group)
+            table = file.read_row_group(group, columns)
         shown = table if conditions is None else table.filter(conditions)
         yield from shown.select(COLUMNS).to_pylist()
 
@@ -301,11 +296,12 @@ def _yolo_line(item: Mapping[str, Any], width: int, height: int) -> str:
     return " ".join([str(item["category_id"] - 1), *(f"{value:.9f}" for value in fractions)])
 
 
-def _coco_categories(table: Mapping[str, Row], names: Sequence[str]) -> list[dict[str, Any]]:
-    keys = {"supercategory": "super_category", "scene": "scene", "prompt": "prompt"}
+def _coco_categories(about: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    columns = {"supercategory": "super_category", "scene": "scene", "prompt": "prompt"}
     return [
         {"id": number, "name": name}
-        | {key: table[name][column] for key, column in keys.items() if table.get(name, {}).get(column)}
+        | {key: text for key, column in columns.items() if (text := about.get(name, {}).get(column))}
+        | ({"novel": about[name]["novel"]} if name in about else {})
         for number, name in enumerate(names, start=1)
     ]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -110,9 +111,9 @@ class Rows:
             counts[split][label] += 1
         return counts
 
-    def digest(self) -> str:
-        """SHA-256 over label space, splits and rows in order."""
-        total = hashlib.sha256(json.dumps([list(self.class_names), self.splits]).encode())
+    def digest(self, lists: Mapping[str, Any]) -> str:
+        """SHA-256 over label space, splits, the plan's own lists, and rows in order."""
+        total = hashlib.sha256(json.dumps([list(self.class_names), self.splits, lists]).encode())
         for digest in self.digests:
             total.update(digest)
         return total.hexdigest()

@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         status: int | None = args.run(args)
-    except (ImportError, OSError, ValueError) as error:  # DataError is a ValueError.
+    except (OSError, ValueError) as error:  # DataError is a ValueError.
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -95,7 +95,12 @@ def load_encoder(name: str) -> TransformersEncoder | OpenClipEncoder:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith((OPEN_CLIP, *SCHEMAS)):
         return _load_open_clip(name.removeprefix(OPEN_CLIP), device)
-    model = AutoModel.from_pretrained(name)
+    try:
+        model = AutoModel.from_pretrained(name)
+    except OSError as error:
+        raise OSError(
+            f"{name}: neither a folder with a model of transformers nor a Hub id at hand ({error})"
+        ) from error
     if not hasattr(model, "get_text_features") or not hasattr(model, "logit_scale"):
         raise ValueError(f"{name}: {type(model).__name__} does not compare images and texts; name a CLIP model")
     return TransformersEncoder(model.to(device), AutoProcessor.from_pretrained(name))

@@ -172,11 +172,13 @@ def _add_mmio_raw(parser: argparse.ArgumentParser) -> None:
     raw.add_argument("--from-sources", type=Path, metavar="RAW", help="parent of the public sets' folders")
     parser.add_argument(
         "--scenes",
-        type=lambda names: names.split(","),
+        type=lambda names: [name.strip() for name in names.split(",")],
         metavar="NAME,NAME",
         help="with --from-sources: scenes of which a set must be there (default: all that are)",
     )
     parser.add_argument("--novel", type=Path, metavar="FILE", help="novel categories, one in each line")
+    parser.add_argument("--license", metavar="TEXT", help="with --raw: licence of images that state none")
+    parser.add_argument("--redistributable", action="store_true", help="with --raw: these images may be passed on")
 
 
 def _add_transfer_raw(parser: argparse.ArgumentParser) -> None:
@@ -239,8 +241,10 @@ def _mmio_data(args: argparse.Namespace) -> MmioData:
     if args.scenes:
         raise ValueError("--scenes chooses among public sets; give them by --from-sources")
     from defect_hub.dataset_scripts.mmio.build import read_release
+    from defect_hub.dataset_scripts.mmio.release import Origin
 
-    return read_release(args.raw, args.novel)
+    name = args.raw.resolve().name
+    return read_release(args.raw, args.novel, Origin(name, args.license or "not stated", args.redistributable))
 
 
 def _build_transfer(args: argparse.Namespace) -> None:

@@ -27,6 +27,7 @@ ALLOWED = {
     "defect_hub/report.py": ["defect_hub", "defect_hub.modeling.visualization"],
     "defect_hub/registration.py": ["defect_hub.modeling"],
     "benchmarks": ["defect_hub", *(f"defect_hub.{folder}" for folder in ("modeling", "train", "evaluate_metrics"))],
+    "benchmarks/box_speed.py": ["defect_hub.dataset_scripts"],
     "benchmarks/dataset_speed.py": ["defect_hub.dataset_scripts"],
     "benchmarks/duplicate_search.py": ["defect_hub.dataset_scripts"],
     "tests": ["defect_hub", *(f"defect_hub.{folder}" for folder in FOLDERS[1:6])],

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 from defect_hub.dataset_scripts.assemble import BuildReport, Recipe, write_dataset
 from defect_hub.dataset_scripts.mmio.categories import Category, choose_novel, label_space, read_novel
-from defect_hub.dataset_scripts.mmio.data import MmioData
+from defect_hub.dataset_scripts.mmio.data import SYSTEMATIC, MmioData
 from defect_hub.dataset_scripts.mmio.matching import read_matches
 from defect_hub.dataset_scripts.mmio.plan import plan_mmio
-from defect_hub.dataset_scripts.mmio.release import read_mmio_release
+from defect_hub.dataset_scripts.mmio.release import Origin, read_mmio_release
 from defect_hub.dataset_scripts.mmio.report import card_sections
 from defect_hub.dataset_scripts.mmio.scenes import load_scenes
 from defect_hub.dataset_scripts.plans import Plan
@@ -70,26 +70,28 @@ def build_mmio(
     return replace(report, sources=notes)
 
 
-def read_release(raw: Path, novel: Path | None = None) -> MmioData:
+def read_release(raw: Path, novel: Path | None = None, origin: Origin | None = None) -> MmioData:
     """Read a folder in the release layout.
 
     Args:
         raw: Folder with `Images`, `labels` and `annotations`.
         novel: File of novel categories; None: `choose_novel` on the boxes of the release.
+        origin: Whose images they are; None: see `release.read_mmio_release`.
 
     Raises:
         DataError: The folder is not laid out so, a list is malformed, or `novel` is unusable.
     """
-    release = read_mmio_release(raw, {category.name: category for category in load_scenes().categories})
+    release = read_mmio_release(raw, {category.name: category for category in load_scenes().categories}, origin)
     if novel is not None:
-        names = read_novel(novel, release.categories)
+        names, chosen = read_novel(novel, release.categories), f"They were given to the build, in `{novel.name}`."
     else:
-        names = choose_novel(release.categories, release.box_counts)
+        names, chosen = choose_novel(release.categories, release.box_counts), SYSTEMATIC
     return MmioData(
         samples=_with_novel(release.samples, frozenset(names)),
         problems=release.problems,
         categories=release.categories,
         novel=names,
+        novel_origin=chosen,
         official=True,
         notes=release.notes,
     )
@@ -104,5 +106,5 @@ def _with_novel(samples: Sequence[Sample], novel: frozenset[str]) -> list[Sample
 
 
 def _with_prompts(categories: Sequence[Category], path: Path) -> list[Category]:
-    accepted: Mapping[str, str] = read_matches(path, [category.name for category in categories])
+    accepted = read_matches(path, [category.name for category in categories])
     return [replace(each, prompt=accepted.get(each.name, each.prompt)) for each in categories]

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from defect_hub.dataset_scripts.annotations import UNKNOWN
+from defect_hub.dataset_scripts.annotations import NORMAL, UNKNOWN
+from defect_hub.dataset_scripts.box_statistics import CATEGORIES_FILE
 from defect_hub.dataset_scripts.readers.errors import DataError
-from defect_hub.dataset_scripts.source_sets.table import NORMAL
 
 NOVEL_SHARE = 0.35
 """35 of 100 categories (Zhang et al. 2025, section "Multi-Modal Industrial-Open Dataset")."""
-CATEGORIES_FILE = "categories.csv"
-CATEGORY_COLUMNS = ("category", "super_category", "scene", "prompt", "novel")
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def read_novel(path: Path, categories: Sequence[Category]) -> list[str]:
         DataError: The file is missing or names nothing, a category twice, one that does not exist, or all.
     """
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(path, "novel categories", f"cannot be read ({error})", "Supply it as UTF-8 text") from error
     known = {category.name for category in categories}

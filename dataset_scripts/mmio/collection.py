@@ -7,15 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from defect_hub.dataset_scripts.mmio.categories import default_novel, read_novel
-from defect_hub.dataset_scripts.mmio.data import MmioData
+from defect_hub.dataset_scripts.mmio.data import SPLIT_ID, SYSTEMATIC, MmioData
 from defect_hub.dataset_scripts.mmio.scenes import SceneSet, load_scenes
 from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.samples import Sample, Source
 from defect_hub.dataset_scripts.source_sets.collection import FoundSets, find_sets, listed_samples, make_sample
 from defect_hub.dataset_scripts.source_sets.listing import Entry, Listing
-
-SEED = 42
-SPLIT_ID = f"mmio-closed-80-20-seed{SEED}"
 
 
 def collect(raw: Path, scenes: Sequence[str] | None = None, novel: Path | None = None) -> MmioData:
@@ -33,6 +30,7 @@ def collect(raw: Path, scenes: Sequence[str] | None = None, novel: Path | None =
     """
     table = load_scenes()
     names = default_novel(table.categories) if novel is None else read_novel(novel, table.categories)
+    chosen = SYSTEMATIC if novel is None else f"They were given to the build, in `{novel.name}`."
     wanted = _sets_of(scenes)
     found = find_sets(raw, wanted, None, "MMIO", "put it into a folder of the set's name")
     _check_scenes(raw, scenes, found)
@@ -43,7 +41,7 @@ def collect(raw: Path, scenes: Sequence[str] | None = None, novel: Path | None =
         for listing in found.listings
         for sample in listed_samples(listing, partial(_sample, listing, sources), found.taken, problems)
     ]
-    return MmioData(samples, problems, table.categories, names, found)
+    return MmioData(samples, problems, table.categories, names, chosen, found)
 
 
 def _sets_of(scenes: Sequence[str] | None) -> Mapping[str, SceneSet]:

@@ -28,22 +28,20 @@ def compare_boxes(coco: Sequence[Box], yolo: Sequence[Box], image_size: tuple[in
         image_size: (width, height) of the image in pixels.
     """
     lines = [f"boxes: {len(coco)} in COCO, {len(yolo)} in YOLO"] if len(coco) != len(yolo) else []
-    if not coco or not yolo:
-        return lines + _alone(coco, "COCO", set()) + _alone(yolo, "YOLO", set())
-    theirs, ours = _corners(yolo), _corners(coco)
+    ours, theirs = _corners(coco), _corners(yolo)
     distance = _distance(ours, theirs)
     limit = np.tile(image_size, 2)
     inside = np.clip(ours, 0, limit), np.clip(theirs, 0, limit)
     alike = (_iou(*inside) >= SAME_IOU) | (_distance(*inside) <= SAME_CORNERS)
-    same = np.array([[a.category == b.category for b in yolo] for a in coco])
-    pairs = _paired(distance, alike & same, {})
-    for mine, other in _paired(distance, alike, pairs).items():
+    names = (np.array([box.category for box in boxes], np.str_) for boxes in (coco, yolo))
+    same = np.equal.outer(*names)
+    pairs = _paired(distance, alike, _paired(distance, alike & same, {}))
+    for mine, other in pairs.items():
         box, found = coco[mine], yolo[other]
         if box.category != found.category:
             lines.append(f"boxes: {_named(mine, box)} in COCO is {found.category} in YOLO")
         if distance[mine, other] > ROUNDING:
             lines.append(f"boxes: {_named(mine, box)} in COCO is off by {distance[mine, other]:.2f} px in YOLO")
-        pairs[mine] = other
     return lines + _alone(coco, "COCO", {*pairs}) + _alone(yolo, "YOLO", {*pairs.values()})
 
 

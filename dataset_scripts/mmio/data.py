@@ -10,6 +10,11 @@ from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.samples import Sample
 from defect_hub.dataset_scripts.source_sets.collection import FoundSets
 
+SEED = 42
+TEST_SHARE = 0.2
+SYSTEMATIC = "They are a systematic sample over scenes and frequencies."
+SPLIT_ID = f"mmio-closed-80-20-seed{SEED}"
+
 
 @dataclass(frozen=True)
 class MmioData:
@@ -20,6 +25,7 @@ class MmioData:
         problems: Everything that is wrong with files and categories.
         categories: In label order.
         novel: Names of those that zero-shot detection does not train on.
+        novel_origin: How they were chosen, for the card.
         found: The public sets that are there; None for a release.
         official: Whether the source's own splits are those of the whole data set.
         notes: What else is remarkable.
@@ -29,6 +35,7 @@ class MmioData:
     problems: Sequence[DataError]
     categories: Sequence[Category]
     novel: Sequence[str]
+    novel_origin: str
     found: FoundSets | None = None
     official: bool = False
     notes: Sequence[str] = ()

@@ -13,6 +13,7 @@ import heapq
 import io
 import math
 import os
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -27,7 +28,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from defect_hub.dataset_scripts.export import category_table, object_categories, read_features
+from defect_hub.dataset_scripts.box_statistics import CATEGORIES_FILE, read_categories
+from defect_hub.dataset_scripts.export import object_categories, read_features
 from defect_hub.dataset_scripts.output import explain_full_disk, row_shards
 from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.readers.images import read_bytes
@@ -37,7 +39,6 @@ from defect_hub.dataset_scripts.workers import chunks
 Score = Literal["cosine", "softmax"]
 Texts = Mapping[str, Sequence[str]] | Sequence[str]
 """Candidate texts of each category, or of all."""
-HEAD = ("category", "scene", "text", "cosine", "softmax", "crops", "proposed", "accepted")
 ANSWERS = ("yes", "no", "")
 MIN_SIDE = 16
 """Pixels of the smallest crop's side: of a few pixels enlarged nothing can be told."""
@@ -79,7 +80,7 @@ class Crop(NamedTuple):
 
 
 class Match(NamedTuple):
-    """A line of the CSV file, its columns in `HEAD`."""
+    """A line of the CSV file; its fields are the columns."""
 
     category: str
     scene: str
@@ -100,12 +101,14 @@ class MatchReport:
         matches: Its lines.
         score: What the threshold is for.
         threshold: From which score the best text of a category is proposed.
+        absent: Categories that no image shows; they have no lines but those a person answered.
     """
 
     path: Path
     matches: Sequence[Match]
     score: Score
     threshold: float
+    absent: Sequence[str] = ()
 
     def lines(self) -> list[str]:
         """The report for a terminal."""
@@ -113,8 +116,8 @@ class MatchReport:
         proposed = [match for match in self.matches if match.proposed]
         seen = [match for match in self.matches if match.crops]
         notes = []
-        if absent := sorted(categories - {match.category for match in seen}):
-            notes.append(f"without images: {', '.join(absent)}")
+        if self.absent:
+            notes.append(f"{len(self.absent)} categories without images: {', '.join(self.absent)}")
         if seen and not proposed:
             best = max(seen, key=lambda match: getattr(match, self.score))
             found = f"the highest is {getattr(best, self.score):.3f} ({best.category}: {best.text!r})"
@@ -162,16 +165,21 @@ def match_categories(
     answers = _read_answers(out_csv, categories) if out_csv.exists() else {}
     candidates = _candidates(texts, categories, answers, folder)
     crops = _draw_crops(folder, candidates, crops_per_category)
+    absent = [category for category in candidates if not crops[category]]
+    for category in absent:
+        candidates[category] = [text for text in candidates[category] if answers.get((category, text))]
     vectors = _category_vectors(crops, encoder)
     text_vectors = _text_vectors(candidates, encoder)
-    table = category_table(folder)
+    about = read_categories(folder)
     matches: list[Match] = []
     for category, several in candidates.items():
+        if not several:
+            continue
         cosines = np.full(len(several), math.nan)
         if category in vectors:
             cosines = np.stack([text_vectors[text] for text in several]) @ vectors[category]
         found = zip(several, cosines, _softmax(encoder.logit_scale * cosines), strict=True)
-        scene, count = table.get(category, {}).get("scene", ""), len(crops[category])
+        scene, count = about.get(category, {}).get("scene", ""), len(crops[category])
         lines = [
             Match(category, scene, text, float(cosine), float(share), count, False, answers.get((category, text), ""))
             for text, cosine, share in found
@@ -179,7 +187,7 @@ def match_categories(
         best, *others = sorted(lines, key=lambda match: -match.cosine)
         matches += [best._replace(proposed=getattr(best, score) >= threshold), *others]
     _write_matches(out_csv, matches)
-    return MatchReport(out_csv, matches, score, threshold)
+    return MatchReport(out_csv, matches, score, threshold, absent)
 
 
 def read_texts(path: Path) -> Texts:
@@ -206,16 +214,20 @@ def _are_texts(given: object) -> bool:
     return isinstance(given, list) and all(isinstance(text, str) and text.strip() for text in given)
 
 
-def folder_prompts(folder: Path) -> list[str]:
-    """The prompts of all categories of a built data set.
+def folder_prompts(folder: Path) -> dict[str, list[str]]:
+    """For each category of a built data set, the prompts of all categories of its scene.
 
     Raises:
         DataError: It lists none.
     """
-    prompts = [row["prompt"] for row in category_table(folder).values() if row.get("prompt")]
+    prompts: dict[str, list[str]] = defaultdict(list)
+    categories = read_categories(folder)
+    for about in categories.values():
+        if about["prompt"]:
+            prompts[about["scene"]].append(about["prompt"])
     if not prompts:
-        raise DataError(folder, "categories.csv", "lists no prompts", "Give the candidates with --texts")
-    return prompts
+        raise DataError(folder, CATEGORIES_FILE, "lists no prompts", "Give the candidates with --texts")
+    return {name: prompts[about["scene"]] for name, about in categories.items() if about["scene"] in prompts}
 
 
 def read_matches(path: Path, categories: Sequence[str]) -> dict[str, str]:
@@ -256,7 +268,7 @@ def _answer_rows(path: Path, categories: Sequence[str]) -> Iterator[tuple[str, s
                 raise DataError(path, place, f"unknown category {row['category']!r}", "Correct or remove the line")
             if answer not in ANSWERS:
                 raise DataError(path, place, f"accepted is {answer!r}", "Write yes or no, or leave it empty")
-            yield place, row["category"], row["text"], answer
+            yield place, row["category"], " ".join(row["text"].split()), answer
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(path, "matches", f"malformed ({error})", "Save it as UTF-8 CSV") from error
 
@@ -287,12 +299,10 @@ def _draw_crops(folder: Path, categories: Collection[str], count: int) -> dict[s
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group, ["sha256", "label", "image.path", "objects"])
                 for row, item in enumerate(table.to_pylist()):
-                    objects = item["objects"]
-                    shown = [
-                        (names[number], box) for number, box in zip(objects["category"], objects["bbox"], strict=True)
-                    ]
                     if item["image"] is None:
                         continue
+                    boxes = zip(item["objects"]["category"], item["objects"]["bbox"], strict=True)
+                    shown = [(names[number], box) for number, box in boxes]
                     for place, (name, box) in enumerate(shown or [(labels[item["label"]], ())]):
                         if name in found:
                             rank = hashlib.sha256(f"{item['sha256']}:{place}".encode()).hexdigest()
@@ -370,7 +380,7 @@ def _write_matches(path: Path, matches: Sequence[Match]) -> None:
     try:
         with explain_full_disk(path), temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(HEAD)
+            writer.writerow(Match._fields)
             for match in matches:
                 scores = [f"{value:.4f}" if match.crops else "" for value in (match.cosine, match.softmax)]
                 answers = "yes" if match.proposed else "no", match.accepted

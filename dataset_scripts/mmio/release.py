@@ -9,29 +9,46 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from defect_hub.dataset_scripts.annotations import UNKNOWN
+from defect_hub.dataset_scripts.annotations import NORMAL, UNKNOWN
 from defect_hub.dataset_scripts.mmio.categories import Category
 from defect_hub.dataset_scripts.mmio.cross_check import compare_boxes
+from defect_hub.dataset_scripts.mmio.data import SPLIT_ID
 from defect_hub.dataset_scripts.readers.boxes import Box, BoxList
 from defect_hub.dataset_scripts.readers.coco import CocoCategory, CocoFile, CocoImage, read_coco
 from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.readers.folders import IMAGE_SUFFIXES, walk_files
-from defect_hub.dataset_scripts.readers.images import read_bytes
+from defect_hub.dataset_scripts.readers.images import check_size, read_bytes
 from defect_hub.dataset_scripts.readers.yolo import read_yolo
 from defect_hub.dataset_scripts.samples import Sample, Source
-from defect_hub.dataset_scripts.source_sets.table import NORMAL, SPLIT_NAMES
+from defect_hub.dataset_scripts.source_sets.table import SPLIT_NAMES
 
-NAME = "MMIO-80K"
-LICENSE = "MMIO release agreement (signed, not redistributable)"
 OBJECT_NAME = "industrial product"
-SPLIT_ID = "mmio-official"
 CLASS_LIST = "classes.txt"
 LISTED = 3
+VALUES = {str: "a text", bool: "true or false"}
 
+_source = cache(partial(Source, split_id=SPLIT_ID, text_source="composed"))
+"""One object for all images that share what it says."""
+Value = TypeVar("Value", str, bool)
 Key = tuple[str, str]
 """Split and path below its folder, which for a YOLO file has no suffix."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Whose images a release holds, where its files do not say it of each.
+
+    Attributes:
+        name: Of the data set.
+        license: What its owner allows.
+        redistributable: Whether the images may be passed on.
+    """
+
+    name: str
+    license: str
+    redistributable: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,7 +114,7 @@ class _Files:
     others: list[str] = field(default_factory=list)
 
 
-def read_mmio_release(raw: Path, known: Mapping[str, Category] | None = None) -> Release:
+def read_mmio_release(raw: Path, known: Mapping[str, Category] | None = None, origin: Origin | None = None) -> Release:
     """Find the samples of a release; no image is opened.
 
     The layout is `Images/{train,validation,test}/`, `labels/{train,validation,test}/` with a YOLO file for each image,
@@ -109,11 +126,13 @@ def read_mmio_release(raw: Path, known: Mapping[str, Category] | None = None) ->
     Args:
         raw: Folder that holds `Images`, and `labels` or `annotations`.
         known: Categories by name, for what the files do not say of theirs.
+        origin: Whose images they are; None: named like the folder, of a licence that is not stated.
 
     Raises:
         DataError: There are no images, no annotations or no names of classes; a COCO file is malformed.
     """
     problems: list[DataError] = []
+    origin = origin or Origin(raw.resolve().name, "not stated")
     files = _find_files(raw, problems)
     coco = {path: read_coco(path) for path in files.coco}
     yolo_names, names = _class_names(files, coco, problems)
@@ -121,24 +140,24 @@ def read_mmio_release(raw: Path, known: Mapping[str, Category] | None = None) ->
     notes = _listed("files are not read", files.others)
     entries, bad = _entries(coco, files, problems, notes)
     _check_labels(files, problems)
-    splits = {"COCO": {split for split, _ in entries}, "YOLO": {split for split, _ in files.labels}}
+    annotated = {"COCO": {split for split, _ in entries}, "YOLO": {split for split, _ in files.labels}}
     samples: list[Sample] = []
     counts: Counter[str] = Counter()
     for key, image in files.images.items():
         if key in bad:
             continue
-        both = all(key[0] in having for having in splits.values())
+        both = all(key[0] in splits for splits in annotated.values())
         place = image.relative_to(raw).as_posix()
         item = Item(key, image, place, entries.get(key), files.labels.get(_stem(key)), yolo_names, both)
         try:
-            found = _categories_in(item)
-            samples.append(_sample(item, found, categories))
+            boxes = _given_boxes(item)
+            samples.append(_sample(item, boxes, categories, origin))
         except DataError as error:
             problems.append(error)
         else:
-            counts.update(found)
-    for form, having in splits.items():
-        lacking = sorted({split for split, _ in files.images} - having) if having else ()
+            counts.update(box.category for box in boxes)
+    for form, splits in annotated.items():
+        lacking = sorted({split for split, _ in files.images} - splits) if splits else ()
         notes += [f"{split}: has no {form} annotation, others have" for split in lacking]
     bare = [key for key in files.images if key not in entries and _stem(key) not in files.labels]
     notes += _listed("images have no annotation", [files.images[key].relative_to(raw).as_posix() for key in bare])
@@ -157,24 +176,23 @@ def read_boxes(item: Item, image_size: tuple[int, int]) -> BoxList:
     """
     entry = item.entry
     if entry is not None:
-        _check_size(entry, image_size)
+        size = entry.image.width or image_size[0], entry.image.height or image_size[1]
+        check_size(size, image_size, entry.file, f"entry of {entry.image.file_name}")
     yolo = None if item.txt is None else read_yolo(item.txt, item.names, image_size)
     if entry is None:
-        return BoxList(yolo or [], ["boxes: no entry in COCO"] if item.both else [])
+        return BoxList(yolo or [], ["boxes: no entry in COCO"] if item.both else None)
     if yolo is None:
         # YOLO needs no file for an image without boxes.
-        return BoxList(entry.boxes, ["boxes: no file in YOLO"] if item.both and entry.boxes else [])
+        missing = ["boxes: no file in YOLO"] if entry.boxes else []
+        return BoxList(entry.boxes, missing if item.both else None)
     return BoxList(entry.boxes, compare_boxes(entry.boxes, yolo, image_size))
 
 
-def _check_size(entry: Entry, image_size: tuple[int, int]) -> None:
-    width, height = (
-        given or own for given, own in zip((entry.image.width, entry.image.height), image_size, strict=True)
-    )
-    if (width, height) != image_size:
-        problem = f"is {width}x{height} px where the file has {image_size[0]}x{image_size[1]} px"
-        remedy = "Supply the image that was annotated, or correct the entry"
-        raise DataError(entry.file, f"size of {entry.image.file_name}", problem, remedy)
+def _given_boxes(item: Item) -> Sequence[Box]:
+    """The boxes of an image before it is read: those of a YOLO file are in fractions of the image."""
+    if item.entry is not None:
+        return item.entry.boxes
+    return [] if item.txt is None else read_yolo(item.txt, item.names, (1, 1))
 
 
 def _find_files(raw: Path, problems: list[DataError]) -> _Files:
@@ -278,27 +296,28 @@ def _categories(
     names: Iterable[str], coco: Mapping[Path, CocoFile], known: Mapping[str, Category]
 ) -> dict[str, Category]:
     """Each category as its COCO file describes it, else as it is known."""
-    own: dict[str, tuple[Path, CocoCategory]] = {}
+    own: dict[str, Category] = {}
     for path, file in coco.items():
-        for category in file.categories:
-            own.setdefault(category.name, (path, category))
+        for item in file.categories:
+            text = partial(_value, path, f"category {item.name!r}", item.extra, str)
+            own.setdefault(item.name, Category(item.name, item.supercategory, text("scene"), text("prompt")))
     found = {}
     for name in names:
-        table = known.get(name, Category(name))
-        texts: dict[str, str | None] = {}
-        if name in own:
-            path, category = own[name]
-            texts = {key: _text(path, f"category {name!r}", category.extra, key) for key in ("scene", "prompt")}
-            texts["super_category"] = category.supercategory
-        keys = ("super_category", "scene", "prompt")
-        found[name] = Category(name, *(texts.get(key) or getattr(table, key) for key in keys))
+        given, table = (categories.get(name, Category(name)) for categories in (own, known))
+        found[name] = Category(
+            name,
+            given.super_category or table.super_category,
+            given.scene or table.scene,
+            given.prompt or table.prompt,
+        )
     return found
 
 
-def _text(path: Path, where: str, extra: Mapping[str, Any], key: str) -> str | None:
+def _value(path: Path, where: str, extra: Mapping[str, object], kind: type[Value], key: str) -> Value | None:
+    """A further key of an image or a category in a COCO file; None: it has none."""
     value = extra.get(key)
-    if value is not None and not isinstance(value, str):
-        raise DataError(path, where, f"{key} is no text: {value!r:.40}", "Give a text or remove the key")
+    if value is not None and not isinstance(value, kind):
+        raise DataError(path, where, f"{key} is not {VALUES[kind]}: {value!r:.40}", "Correct or remove the key")
     return value
 
 
@@ -306,20 +325,25 @@ def _entries(
     coco: Mapping[Path, CocoFile], files: _Files, problems: list[DataError], notes: list[str]
 ) -> tuple[dict[Key, Entry], set[Key]]:
     """The entries of COCO files by image, and the images whose entries have problems."""
+    by_path: dict[Key, list[Key]] = defaultdict(list)
     by_name: dict[str, list[Key]] = defaultdict(list)
     for key in files.images:
-        by_name[key[1].rpartition("/")[2]].append(key)
+        folded = key[1].casefold()
+        by_path[key[0], folded].append(key)
+        by_name[folded.rpartition("/")[2]].append(key)
     entries: dict[Key, Entry] = {}
     bad: set[Key] = set()
+    unclear: set[Key] = set()
     for path, file in coco.items():
         split = _split_of(path)
         repeated = 0
         for name, image in file.images.items():
-            found = _matches(name, split, files.images, by_name)
+            found = _matches(name, split, by_path, by_name)
             if len(found) != 1:
                 problem = "can be any of " + ", ".join(map("/".join, found)) if found else "has an entry but no image"
                 remedy = "Give its path below Images" if found else "Supply the image or remove the entry"
                 problems.append(DataError(path, name, problem, remedy))
+                unclear.update(found)
                 continue
             entry = Entry(path, image, tuple(file.boxes.get(name, ())))
             earlier = entries.setdefault(found[0], entry)
@@ -335,8 +359,8 @@ def _entries(
         for name, errors in file.problems.items():
             problems += errors
             if name:  # Else it belongs to no image.
-                bad.update(_matches(name, split, files.images, by_name))
-    return entries, bad
+                bad.update(_matches(name, split, by_path, by_name))
+    return entries, bad | (unclear - entries.keys())
 
 
 def _split_of(path: Path) -> str | None:
@@ -347,28 +371,31 @@ def _split_of(path: Path) -> str | None:
 
 
 def _matches(
-    name: str, split: str | None, images: Mapping[Key, Path], by_name: Mapping[str, Sequence[Key]]
+    name: str, split: str | None, by_path: Mapping[Key, Sequence[Key]], by_name: Mapping[str, Sequence[Key]]
 ) -> list[Key]:
     """The images that a COCO file may mean: by path below the split or below `Images`, or by a bare unique name.
+
+    Case counts only where several images differ by nothing else: `.JPG` is often written for `.jpg`.
 
     Args:
         name: `file_name`.
         split: Split of the COCO file; None: any.
-        images: All images.
-        by_name: Their keys by file name.
+        by_path: All images by their keys in lower case.
+        by_name: The same by file name in lower case.
     """
-    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+    parts = [part for part in name.split("/") if part not in ("", ".")]
     folders = [part.casefold() for part in parts[:-1]]
     if "images" in folders:
         parts = parts[len(folders) - folders[::-1].index("images") :]
     path = "/".join(parts)
+    first, _, rest = path.casefold().partition("/")
     splits = [split] if split else list(dict.fromkeys(SPLIT_NAMES.values()))
-    found = [(one, path) for one in splits if (one, path) in images]
-    if not found and len(parts) > 1 and (named := SPLIT_NAMES.get(parts[0].casefold())):
-        found = [key for key in [(named, "/".join(parts[1:]))] if key in images]
-    if not found and len(parts) == 1:
-        found = [key for key in by_name.get(path, ()) if key[0] in splits]
-    return found
+    found = [key for one in splits for key in by_path.get((one, path.casefold()), ())]
+    if not found and rest:
+        found = list(by_path.get((SPLIT_NAMES.get(first, ""), rest), ()))
+    elif not found:
+        found = [key for key in by_name.get(first, ()) if key[0] in splits]
+    return [key for key in found if path.endswith(key[1]) or key[1].endswith(path)] or found
 
 
 def _check_labels(files: _Files, problems: list[DataError]) -> None:
@@ -379,92 +406,62 @@ def _check_labels(files: _Files, problems: list[DataError]) -> None:
             problems.append(DataError(path, "labels", problem, "Supply the image or remove the file"))
 
 
-def _categories_in(item: Item) -> Counter[str]:
-    """Boxes of each category; bad lines of a YOLO file are left out here and reported when the image is read."""
-    if item.entry is not None:
-        return Counter(box.category for box in item.entry.boxes)
-    if item.txt is None:
-        return Counter()
-    words = (line.split(maxsplit=1)[:1] for line in read_bytes(item.txt, "labels").splitlines())
-    numbers = (int(word[0]) for word in words if word and word[0].isdigit())
-    return Counter(item.names[number] for number in numbers if number < len(item.names))
-
-
-def _largest(item: Item, found: Counter[str]) -> str:
-    """The category of the largest area, as it becomes the class of the image; by YOLO files the most frequent one."""
-    weights: Mapping[str, float] = found
-    if item.entry is not None:
-        weights = dict.fromkeys(found, 0.0)
-        for box in item.entry.boxes:
-            weights[box.category] += abs(box.width * box.height) if box.area is None else box.area
-    return max(weights, key=weights.__getitem__, default="")
-
-
-def _sample(item: Item, found: Counter[str], categories: Mapping[str, Category]) -> Sample:
+def _sample(item: Item, boxes: Sequence[Box], categories: Mapping[str, Category], origin: Origin) -> Sample:
     """The sample of an image.
 
     Args:
         item: The image and its annotations.
-        found: Its boxes of each category.
+        boxes: From `_given_boxes`.
         categories: All categories by name.
+        origin: Whose it is, where the COCO file does not say it.
 
     Raises:
         DataError: A further key of the image in the COCO file has a bad value or contradicts the YOLO file.
     """
     extra = {} if item.entry is None else item.entry.image.extra
     path, name = (item.image, "") if item.entry is None else (item.entry.file, item.entry.image.file_name)
-    text, flag = partial(_text, path, name, extra), partial(_flag, path, name, extra)
-    label = text("label") or None
+    text, flag = partial(_value, path, name, extra, str), partial(_value, path, name, extra, bool)
+    label, is_defective = text("label") or None, flag("is_defective")
     if label not in {None, NORMAL, UNKNOWN, *categories}:
         raise DataError(path, name, f"label {label!r} is no category", f"Name a category, {NORMAL} or {UNKNOWN}")
-    image_level = extra.get("annotation") == "none" and not found
+    image_level = extra.get("annotation") == "none" and not boxes
     if image_level and item.txt is not None and read_bytes(item.txt, "labels").strip():
         problem = f"has boxes where {path.name} says that nobody placed any"
         raise DataError(item.txt, "labels", problem, "Correct one of them")
     annotated = not image_level and (item.entry is not None or item.txt is not None)
-    category = categories.get(label or "") or categories.get(_largest(item, found), Category(""))
+    may_be_normal = annotated and label in (None, NORMAL) and not is_defective
+    category = categories.get(label or _largest(boxes), Category(""))
     return Sample(
         image_id=text("image_id") or "/".join(_stem(item.key)),
         image=item.image,
         mask=None,
         class_name=label,
         source=_source(
-            text("source") or NAME,
-            text("object_name") or OBJECT_NAME,
-            text("super_category") or category.super_category or UNKNOWN,
-            text("scene") or category.scene,
-            text("license_name") or LICENSE,
-            flag("redistributable") or False,
+            name=text("source") or origin.name,
+            object_name=text("object_name") or OBJECT_NAME,
+            super_category=text("super_category") or category.super_category or UNKNOWN,
+            license=text("license_name") or origin.license,
+            redistributable=_first(flag("redistributable"), origin.redistributable),
+            scene=text("scene") or category.scene,
         ),
-        is_defective=flag("is_defective"),
+        is_defective=is_defective,
         boxes=partial(read_boxes, item) if annotated else None,
-        empty_class=NORMAL if annotated else None,
+        empty_class=NORMAL if may_be_normal else None,
         source_file=text("source_file") or item.place,
-        official_split=text("official_split") if "official_split" in extra else item.key[0],
+        official_split=item.key[0],
     )
 
 
-def _flag(path: Path, where: str, extra: Mapping[str, Any], key: str) -> bool | None:
-    value = extra.get(key)
-    if value is not None and not isinstance(value, bool):
-        raise DataError(path, where, f"{key} is neither true nor false: {value!r:.40}", "Correct or remove the key")
-    return value
+def _first(given: bool | None, otherwise: bool) -> bool:
+    return otherwise if given is None else given
 
 
-@cache
-def _source(
-    name: str, object_name: str, super_category: str, scene: str | None, license_name: str, redistributable: bool
-) -> Source:
-    return Source(
-        name=name,
-        object_name=object_name,
-        super_category=super_category,
-        license=license_name,
-        redistributable=redistributable,
-        split_id=SPLIT_ID,
-        text_source="composed",
-        scene=scene,
-    )
+def _largest(boxes: Sequence[Box]) -> str:
+    """The category of the largest area, as it becomes the class of the image; empty without boxes."""
+    areas: dict[str, float] = defaultdict(float)
+    for box in boxes:
+        areas[box.category] += abs(box.width * box.height) if box.area is None else box.area
+    return max(areas, key=areas.__getitem__, default="")
 
 
 def _listed(what: str, paths: Sequence[str]) -> list[str]:

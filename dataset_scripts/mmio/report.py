@@ -16,8 +16,8 @@ PAPER_PARTS = {SEEN: "18,811", UNSEEN: "3,025"}
 PART_MEANINGS = {
     SEEN: "train: no object of a novel category",
     UNSEEN: "test: at least one object of a novel category",
-    TWIN: "left out: looks like an image of the test part, or shows the same part",
-    UNPLACED: "left out: nothing tells where the defects are, or whether there are any",
+    TWIN: "left out: looks like an image of the test part, shows the same part, or has a novel class and no box of it",
+    UNPLACED: "left out: a defect that nothing places, or nobody says whether there is one",
 }
 
 
@@ -39,6 +39,7 @@ def card_sections(data: MmioData, rows: Rows, parts: Sequence[str]) -> dict[str,
         "novel_count": str(len(data.novel)),
         "base": _named(base, boxes),
         "novel": _named(data.novel, boxes),
+        "novel_origin": data.novel_origin,
         "scene_table": _scene_table(data, rows),
         "zero_shot_table": _zero_shot_table(rows, parts, novel),
         "sets": _sets(data, rows),
@@ -63,13 +64,15 @@ def _named(names: Iterable[str], boxes: Counter[str]) -> str:
 
 def _scene_table(data: MmioData, rows: Rows) -> str:
     """Scenes with images, boxes and categories, those without images too."""
+    scene_of = {category.name: category.scene for category in data.categories}
     images, boxes = Counter(rows.scenes), Counter[str | None]()
     seen: dict[str | None, set[str]] = defaultdict(set)
     sources: dict[str | None, set[str]] = defaultdict(set)
     for scene, source, names in zip(rows.scenes, rows.sources, rows.categories, strict=True):
-        boxes[scene] += len(names)
-        seen[scene].update(names)
         sources[scene].add(source)
+        for name in names:
+            boxes[scene_of[name]] += 1
+            seen[scene_of[name]].add(name)
     scenes: dict[str | None, tuple[str | None, int]] = {}
     for category in data.categories:
         _, count = scenes.get(category.scene, (None, 0))
@@ -104,7 +107,10 @@ def _zero_shot_table(rows: Rows, parts: Sequence[str], novel: set[str]) -> str:
 def _sets(data: MmioData, rows: Rows) -> str:
     """Sections of the public sets, and what is known of scenes without one."""
     if data.found is None:
-        return "\n".join(f"- {note}." for note in data.notes) or "One release, see above."
+        return (
+            "\n".join(f"- {note}." for note in data.notes)
+            or "All images are of one release; each row names its source."
+        )
     open_scenes = [scene for scene in load_scenes().scenes.values() if not scene.sets]
     lines = [
         set_sections(data.found, rows),

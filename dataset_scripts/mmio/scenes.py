@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
+from defect_hub.dataset_scripts.annotations import NORMAL
 from defect_hub.dataset_scripts.mmio.categories import Category
 from defect_hub.dataset_scripts.readers.class_folders import plain_name
 from defect_hub.dataset_scripts.source_sets.table import (
     AUTHORS_LAYOUT,
-    NORMAL,
     SourceSet,
     parse_categories,
     parse_layouts,

@@ -9,7 +9,9 @@ from typing import Any
 LARGEST = 1e6
 """Numbers from here on, in absolute value, are no pixels."""
 NOISE = 1e-3
-"""Pixels: a box so little outside the image is a rounding error, and one so narrow has no extent."""
+"""Pixels: a box so narrow has no extent."""
+ROUNDING = 0.01
+"""Pixels: a box so little outside the image is a rounding error: six digits of a fraction of 10,000 px."""
 SAME = 0.01
 """Pixels by which the coordinates and sides of two boxes may differ that are one box annotated twice."""
 REPAIRS = ("inverted", "clipped", "outside", "empty", "duplicate", "tiny")
@@ -57,7 +59,7 @@ class BoxRepair:
     """One change of a box that could not stay as it was; a box can need several.
 
     Attributes:
-        number: Place among the boxes of the image, from 1.
+        number: Place among the boxes of the image, or the parts of a category's mask, from 1.
         category: Category of the box.
         problem: One of `REPAIRS`.
         given: (x, y, width, height) before the change.
@@ -126,7 +128,7 @@ def clean_boxes(boxes: Sequence[Box], image_size: tuple[int, int]) -> tuple[list
 
     Swapped corners are swapped back ("inverted"). What leaves the image is cut off ("clipped"), which makes an area
     given for the object unknown. A box wholly outside the image ("outside"), without extent ("empty") or equal to an
-    earlier one of its category ("duplicate") is left out. Up to 0.001 px outside is cut off without a repair.
+    earlier one of its category ("duplicate") is left out. Up to 0.01 px outside is cut off without a repair.
 
     Args:
         boxes: Boxes of one image with finite numbers.
@@ -168,9 +170,9 @@ def _fit(box: Box, image_size: tuple[int, int]) -> tuple[Box | None, list[tuple[
         return None, [*changes, ("outside", None)]
     excess = max(left - box.x, top - box.y, box.x + box.width - right, box.y + box.height - bottom)
     if excess > 0:
-        area = box.area if excess <= NOISE else None
+        area = box.area if excess <= ROUNDING else None
         box = Box(box.category, left, top, right - left, bottom - top, area, box.is_crowd)
-    if excess > NOISE:
+    if excess > ROUNDING:
         changes.append(("clipped", box))
     return box, changes
 

@@ -12,6 +12,8 @@ from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.readers.jsonfile import read_json
 
 Id = int | str
+MIN_BOXES = 3
+"""From so many boxes on, that all are tiny is no accident."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ def read_coco(path: Path) -> CocoFile:
     other. An image under the id of another is reported and left out.
 
     Raises:
-        DataError: The file is missing or malformed, has no list of images or annotations, or a category without an id
-            of its own and a name.
+        DataError: The file is missing or malformed, has no list of images or annotations, a category without an id of
+            its own and a name, or fractions instead of pixels.
     """
     content = read_json(path, dict)
     categories = _categories(path, content)
@@ -101,22 +103,30 @@ def read_coco(path: Path) -> CocoFile:
     for number, item in enumerate(_items(path, content, "images"), start=1):
         _add_image(reading, number, item)
     boxes: dict[str, list[Box]] = {name: [] for name in reading.images}
-    seen: set[Id] = set()
+    seen: set[Id | None] = set()
     for number, item in enumerate(_items(path, content, "annotations"), start=1):
         key = _id(item.get("id"))
+        place = f"annotation {number} of the list" if key is None else f"annotation {key}"
         file_name = reading.files.get(_id(item.get("image_id")), "")
         try:
             if not file_name:
                 raise ValueError(f"is of an unknown image ({item.get('image_id')!r:.40})")
             boxes[file_name].append(_box(item, reading.names))
         except ValueError as error:
-            place = f"annotation {number} of the list" if key is None else f"annotation {key}"
             reading.report(file_name, place, str(error))
-        if key in seen:
-            reading.report(file_name, f"annotation {key}", "has the id of an earlier one", "Renumber the annotations")
-        if key is not None:
-            seen.add(key)
+        if key is not None and key in seen:
+            reading.report(file_name, place, "has the id of an earlier one", "Renumber the annotations")
+        seen.add(key)
+    _check_pixels(path, boxes)
     return CocoFile(categories, reading.images, boxes, reading.problems)
+
+
+def _check_pixels(path: Path, boxes: Mapping[str, Sequence[Box]]) -> None:
+    """Raise a `DataError` where no box reaches beyond the first pixel of its image."""
+    sides = [max(box.x + box.width, box.y + box.height) for several in boxes.values() for box in several]
+    if len(sides) >= MIN_BOXES and max(sides) <= 2:
+        problem = "all boxes lie within two pixels, as fractions of the image size would"
+        raise DataError(path, "bbox", problem, "Give x, y, width and height in pixels")
 
 
 def _items(path: Path, content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:

@@ -9,6 +9,9 @@ from defect_hub.dataset_scripts.readers.box_rows import read_numbers, split_line
 from defect_hub.dataset_scripts.readers.boxes import Box, from_points, from_yolo, pixel_number
 from defect_hub.dataset_scripts.readers.errors import DataError
 
+LARGEST_FRACTION = 2.0
+"""Boxes may leave the image a little; what is larger is a pixel, or a number with a decimal comma."""
+
 
 def read_yolo(path: Path, names: Sequence[str], image_size: tuple[int, int]) -> list[Box]:
     """Read the objects of one image.
@@ -26,13 +29,16 @@ def read_yolo(path: Path, names: Sequence[str], image_size: tuple[int, int]) -> 
 
     Raises:
         DataError: The file is missing or no text; a line has another number of fields, a class id without a name, or a
-            coordinate that is no finite number.
+            coordinate that is no number or no fraction of the image size.
     """
     boxes = []
     for line, fields in split_lines(path):
         place = f"line {line}"
         category = _category(fields[0], names, path, place)
         numbers = read_numbers(fields[1:], path, place)
+        if max(map(abs, numbers), default=0) > LARGEST_FRACTION:
+            problem = f"holds {max(numbers, key=abs):g}, which is no fraction of the image size"
+            raise DataError(path, place, problem, "Divide by width and height, and write decimal points")
         if len(numbers) == 4:
             cx, cy, width, height = numbers
             boxes.append(from_yolo(category, cx, cy, width, height, image_size))

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from defect_hub.dataset_scripts.annotations import NORMAL
 from defect_hub.dataset_scripts.readers.class_folders import plain_name
 from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.readers.folders import IMAGE_SUFFIXES
@@ -21,8 +22,8 @@ from defect_hub.dataset_scripts.source_sets.listing import (
     list_paths,
     resembles,
 )
-from defect_hub.dataset_scripts.source_sets.regions import annotation_of, label_of
-from defect_hub.dataset_scripts.source_sets.table import NORMAL, Layout, SourceSet
+from defect_hub.dataset_scripts.source_sets.regions import annotation_of, label_of, lost_boxes
+from defect_hub.dataset_scripts.source_sets.table import Layout, SourceSet
 
 SampleMaker = Callable[[Entry], Sample]
 """Makes the sample of an image.
@@ -68,7 +69,7 @@ def find_sets(
         ValueError: An unknown name.
     """
     if unknown := sorted(set(names or ()) - set(table)):
-        raise ValueError(f"unknown subset {', '.join(unknown)}; there are {', '.join(table)}")
+        raise ValueError(f"unknown set {', '.join(unknown)}; there are {', '.join(table)}")
     if not raw.is_dir():
         raise DataError(raw, "folder", "does not exist", "Check the path of the raw data")
     wanted = [table[name] for name in names or table]
@@ -106,11 +107,11 @@ def _not_found(
     family, choice = words
     if len(absent) < len(table):
         hints = "; ".join(f"a folder {each.folders[0]} with {each.layout_hint()}" for each in absent)
-        return DataError(raw, "subsets", f"{', '.join(each.name for each in absent)} not found", f"Supply {hints}")
+        return DataError(raw, "sets", f"{', '.join(each.name for each in absent)} not found", f"Supply {hints}")
     problem = f"holds no folder that is named like a set of {family}"
     if looks := resembles(raw, absent, paths_of):
-        return DataError(raw, "subsets", problem, f"It looks like {' or '.join(looks)} itself: {choice}")
-    return DataError(raw, "subsets", problem, f"Name the folders after the sets: {', '.join([*table][:5])}, ...")
+        return DataError(raw, "sets", problem, f"It looks like {' or '.join(looks)} itself: {choice}")
+    return DataError(raw, "sets", problem, f"Name the folders after the sets: {', '.join(table)}")
 
 
 def _find(
@@ -138,7 +139,7 @@ def _claimed_twice(listings: Sequence[Listing], problems: list[DataError]) -> se
             owner = owners.setdefault(image, name)
             if owner != name:
                 problem = f"is claimed by {owner} and by {name}"
-                problems.append(DataError(image, "subset", problem, "Keep the subsets in folders of their own"))
+                problems.append(DataError(image, "set", problem, "Keep the sets in folders of their own"))
                 claimed.add((name, entry.path))
     return claimed
 
@@ -163,7 +164,7 @@ def _unread(listings: Sequence[Listing]) -> dict[str, list[str]]:
 def listed_samples(
     listing: Listing, make: SampleMaker, taken: Container[tuple[str, str]], problems: list[DataError]
 ) -> Iterator[Sample]:
-    """The samples of a set; one problem for each image without an annotation, one for each unknown category.
+    """The samples of a set; one problem for each unknown category or bad list of boxes, of however many images.
 
     Args:
         listing: The set.
@@ -171,22 +172,18 @@ def listed_samples(
         taken: (set, path) of images to leave out.
         problems: Is added to.
     """
-    unknown: Counter[str] = Counter()
-    errors: dict[str, DataError] = {}
+    errors: dict[str, list[DataError]] = {}
     for entry in listing.entries:
         if (listing.source_set.name, entry.path) in taken:
             continue
         try:
             yield make(entry)
         except DataError as error:
-            if error.field == "category":
-                unknown[error.problem] += 1
-                errors.setdefault(error.problem, error)
-            else:
-                problems.append(error)
-    for problem, count in unknown.items():
-        first = errors[problem]
-        problems.append(DataError(first.where, first.field, f"{problem} ({count} images)", first.remedy))
+            errors.setdefault(error.problem if error.field == "category" else str(error), []).append(error)
+    problems += lost_boxes(listing)
+    for first, *others in errors.values():
+        count = f" ({len(others) + 1} images)" if others or first.field == "category" else ""
+        problems.append(DataError(first.where, first.field, f"{first.problem}{count}", first.remedy))
 
 
 def make_sample(listing: Listing, entry: Entry, source: Source, texts: Mapping[str, str] | None = None) -> Sample:

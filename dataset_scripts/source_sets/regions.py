@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from defect_hub.dataset_scripts.annotations import NORMAL
 from defect_hub.dataset_scripts.readers.box_rows import read_box_rows
 from defect_hub.dataset_scripts.readers.box_tables import read_box_table
 from defect_hub.dataset_scripts.readers.boxes import Box, BoxList
@@ -28,12 +29,15 @@ from defect_hub.dataset_scripts.readers.masks import (
 from defect_hub.dataset_scripts.readers.mat import read_mat
 from defect_hub.dataset_scripts.readers.voc import read_voc
 from defect_hub.dataset_scripts.readers.yolo import read_yolo
-from defect_hub.dataset_scripts.source_sets.listing import Entry, Files
-from defect_hub.dataset_scripts.source_sets.table import NORMAL, SourceSet
+from defect_hub.dataset_scripts.source_sets.listing import Entry, Files, Listing, annotation_files
+from defect_hub.dataset_scripts.source_sets.table import SourceSet
 
 Regions = dict[str, NDArray[np.bool_]]
 Rule = Mapping[str, Any]
 Size = tuple[int, int]
+T = TypeVar("T")
+CACHED_FILES = 4
+"""Images of one list come one after the other."""
 BOX_FILES = ("voc", "rows", "yolo", "labelme_boxes")
 """Kinds of annotation with a file of boxes for each image."""
 BOX_LISTS = ("numbered_rows", "coco", "box_table")
@@ -142,8 +146,7 @@ def _read_boxes(image_size: Size, *, rule: Rule, path: Path, set_name: str, labe
     elif rule["kind"] == "labelme_boxes":
         boxes = read_labelme_boxes(path, image_size)
     else:
-        how = {name: rule[name] for name in ("relative", "convention") if name in rule}
-        rows = read_box_rows(path, rule["columns"], image_size=image_size, **how)
+        rows = read_box_rows(path, rule["columns"], image_size if rule.get("relative") else (1, 1))
         boxes = [replace(row.box, category=row.category or rule["category"]) for row in rows]
     return BoxList(_labelled_boxes(boxes, set_name, labels, path))
 
@@ -163,13 +166,31 @@ def _listed_boxes(entry: Entry, rule: Rule, found: Sequence[Path], source_set: S
     return None
 
 
+def lost_boxes(listing: Listing) -> list[DataError]:
+    """Boxes in the COCO files of a set that belong to no image the file knows."""
+    files = {
+        path
+        for entry in listing.entries
+        if entry.layout.regions is not None and entry.layout.regions["kind"] == "coco"
+        for template in annotation_files(entry.layout)
+        if (path := listing.files.find(template, entry.values))
+    }
+    lost: list[DataError] = []
+    for path in sorted(files):
+        try:
+            lost += _coco_file(path).problems.get("", ())
+        except DataError:  # Every image said so.
+            continue
+    return lost
+
+
 def _boxes_in(path: Path, entry: Entry, rule: Rule) -> Sequence[Box] | None:
     if rule["kind"] == "numbered_rows":
         number = int(rule["number"].format_map(entry.values))
         return _numbered_rows(path, tuple(rule["columns"]), rule["category"]).get(number)
     names = (entry.path, Path(entry.path).name)
     if rule["kind"] == "box_table":
-        table = _box_table(path, rule["image"], rule["bbox"], rule["category"], rule.get("convention", "corners"))
+        table = _box_table(path, rule["image"], rule["bbox"], rule["category"])
         return next((table[name] for name in names if name in table), None)
     content = _coco_file(path)
     for name in names:
@@ -180,7 +201,27 @@ def _boxes_in(path: Path, entry: Entry, rule: Rule) -> Sequence[Box] | None:
     return None
 
 
-@lru_cache(maxsize=64)
+def _read_once(read: Callable[..., T]) -> Callable[..., T]:
+    """`read` that reads a file, also an unusable one, again only when it has changed: thousands of images need it."""
+
+    @lru_cache(maxsize=CACHED_FILES)
+    def outcome(path: Path, state: tuple[int, int], *rule: str | tuple[str, ...]) -> T | DataError:
+        try:
+            return read(path, *rule)
+        except DataError as error:
+            return error
+
+    def answer(path: Path, *rule: str | tuple[str, ...]) -> T:
+        about = path.stat()
+        found = outcome(path, (about.st_mtime_ns, about.st_size), *rule)
+        if isinstance(found, DataError):
+            raise found.with_traceback(None)
+        return found
+
+    return answer
+
+
+@_read_once
 def _numbered_rows(path: Path, columns: tuple[str, ...], category: str) -> dict[int, list[Box]]:
     """Boxes by the number of their image."""
     found: dict[int, list[Box]] = {}
@@ -189,11 +230,11 @@ def _numbered_rows(path: Path, columns: tuple[str, ...], category: str) -> dict[
     return found
 
 
-@lru_cache(maxsize=4)
-def _box_table(path: Path, image: str, bbox: str, category: str, convention: str) -> dict[str, list[Box]]:
-    return read_box_table(path, image=image, bbox=bbox, category=category, convention=convention)
+@_read_once
+def _box_table(path: Path, image: str, bbox: str, category: str) -> dict[str, list[Box]]:
+    return read_box_table(path, image=image, bbox=bbox, category=category)
 
 
-@lru_cache(maxsize=4)
+@_read_once
 def _coco_file(path: Path) -> CocoFile:
     return read_coco(path)

@@ -19,7 +19,8 @@ def set_lines(found: FoundSets, rows: Rows, notes: Sequence[str] = ()) -> list[s
     lines = []
     for listing in found.listings:
         name, whole = listing.source_set.name, sum(listing.source_set.expected.values())
-        parts = [f"{counts[name].total():,} of {whole:,} images", *_remarks(listing, found.unread.get(name, ()))]
+        of_whole = f" of {whole:,}" if whole else ""
+        parts = [f"{counts[name].total():,}{of_whole} images", *_remarks(listing, found.unread.get(name, ()))]
         lines.append(f"{name}: {'; '.join(parts)}")
     if found.missing:
         lines.append(f"not found: {', '.join(source_set.name for source_set in found.missing)}")
@@ -52,7 +53,8 @@ def set_sections(found: FoundSets, rows: Rows) -> str:
 
 def missing_sets(found: FoundSets) -> str:
     """The sets that are not there, with the images they have."""
-    return ", ".join(f"{each.name} ({sum(each.expected.values()):,})" for each in found.missing) or "none"
+    sizes = {each.name: sum(each.expected.values()) for each in found.missing}
+    return ", ".join(f"{name} ({size:,})" if size else name for name, size in sizes.items()) or "none"
 
 
 def _remarks(listing: Listing, unread: Sequence[str]) -> list[str]:
@@ -84,7 +86,7 @@ def _section(listing: Listing, found: Counter[str], unread: Sequence[str]) -> st
         *(f"- {remark[0].upper()}{remark[1:]}." for remark in _remarks(listing, unread)),
         f"- Licence: {source_set.license} ({_link(source_set.license_url)}); the images {permission}.",
         f"- What is known of the layout: {_clause(source_set.verified)}.",
-        f"- Cite: {source_set.citation or 'the paper of TADD; nothing else is known'}",
+        f"- Cite: {source_set.citation or 'nothing is known'}",
     ]
     return "\n".join(lines)
 
@@ -92,13 +94,17 @@ def _section(listing: Listing, found: Counter[str], unread: Sequence[str]) -> st
 def _counts(source_set: SourceSet, found: Counter[str]) -> str:
     """Found against expected images, by label where both are known by label."""
     whole = sum(source_set.expected.values())
-    if "all" in source_set.expected:
+    expected = source_set.expected
+    if "all" in expected or not expected:
         parts = [f"{name} {count:,}" for name, count in found.most_common()]
     else:
-        parts = [f"{name} {count:,} of {source_set.expected.get(name, 0):,}" for name, count in found.most_common()]
+        named = found.most_common()
+        parts = [
+            f"{name} {count:,}" + (f" of {expected[name]:,}" if name in expected else "") for name, count in named
+        ]
         absent = len(source_set.expected.keys() - found.keys())
         parts += [f"none of {absent} more categories"] if absent else []
-    return f"{found.total():,} of {whole:,} ({', '.join(parts)})"
+    return f"{found.total():,} of {f'{whole:,}' if whole else 'an unknown number'} ({', '.join(parts)})"
 
 
 def _clause(text: str) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from defect_hub.dataset_scripts.annotations import NORMAL
 from defect_hub.dataset_scripts.readers.class_folders import plain_name
 
-NORMAL = "normal"
 GOOD = ("good", NORMAL)
 """Raw names of the class without defects, in every set."""
 AUTHORS_LAYOUT = "authors"

@@ -11,11 +11,10 @@ from typing import Any
 
 import yaml
 
-from defect_hub.dataset_scripts.annotations import UNKNOWN
+from defect_hub.dataset_scripts.annotations import NORMAL, UNKNOWN
 from defect_hub.dataset_scripts.readers.class_folders import plain_name
 from defect_hub.dataset_scripts.source_sets.table import (
     AUTHORS_LAYOUT,
-    NORMAL,
     Layout,
     SourceSet,
     parse_categories,

@@ -184,11 +184,11 @@ def test_list_of_categories(tmp_path: Path) -> None:
     lines = ["category,super_category,scene,prompt,novel", '"knot, dead",wood,boards,,yes', "resin,,,,no"]
     path.write_text("\n".join(lines), "utf-8")
     assert read_categories(tmp_path) == {
-        "knot, dead": {"super_category": "wood", "scene": "boards", "novel": True},
-        "resin": {"super_category": "", "scene": "", "novel": False},
+        "knot, dead": {"super_category": "wood", "scene": "boards", "prompt": "", "novel": True},
+        "resin": {"super_category": "", "scene": "", "prompt": "", "novel": False},
     }
-    path.write_text("category,scene,prompt\n", "utf-8")
-    with pytest.raises(DataError, match=r"categories\.csv: line 1: lacks the columns super_category, novel"):
+    path.write_text("category,scene,prompt,novel\nresin,,,no\n", "utf-8")
+    with pytest.raises(DataError, match=r"categories\.csv: header: lacks the column 'super_category'"):
         read_categories(tmp_path)
 
 
@@ -199,5 +199,5 @@ def test_texts_of_the_card() -> None:
     assert "17% of the boxes are at least 3 times as long as wide" in sizes
     assert "| PCB | 2 | 4 | 25% / 50% / 25% | 50% / 25% / 25% |\n" in sizes
     assert sizes.endswith("| all | 3 | 6 | 33% / 33% / 33% | 50% / 17% / 33% |")
-    assert "Of 3 categories with objects, the most frequent has 4.0 times the objects of the rarest" in tail
+    assert "Of 3 categories with objects, the most frequent has 4 times the objects of the rarest" in tail
     assert "1 listed categories have none here. 1 categories are novel, with 1 objects:" in tail

@@ -138,7 +138,14 @@ def test_categories_carry_what_the_build_lists(built: Path, tmp_path: Path) -> N
     (built / "categories.csv").write_text(text)
     export_detection(built, tmp_path / "out")
     assert coco(tmp_path / "out", "train").dataset["categories"] == [
-        {"id": 1, "name": "crack", "supercategory": "metallurgy", "scene": "plate", "prompt": "a crack in a plate"},
+        {
+            "id": 1,
+            "name": "crack",
+            "supercategory": "metallurgy",
+            "scene": "plate",
+            "prompt": "a crack in a plate",
+            "novel": False,
+        },
         {"id": 2, "name": "pore"},
     ]
     assert (tmp_path / "out" / "categories.csv").read_text() == text

@@ -126,7 +126,7 @@ def test_random_objects_are_grouped_as_the_reference_groups_them(seed: int) -> N
 def test_hundreds_of_parts_are_named_briefly_and_fast() -> None:
     rng = np.random.default_rng(0)
     objects = [([*map(float, corner), 3.0, 3.0], "crack") for corner in rng.uniform(0, (297, 147), (300, 2))]
-    start = time.perf_counter()
+    start = time.process_time()
     found = caption(*objects)
-    assert time.perf_counter() - start < 300 * 30e-6
+    assert time.process_time() - start < 300 * 100e-6  # Takes 1 to 2 ms on an idle machine.
     assert found.text == "300 cracks in several places."

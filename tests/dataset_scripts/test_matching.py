@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from defect_hub.dataset_scripts.mmio.matching import (
-    HEAD,
+    Match,
     folder_prompts,
     match_categories,
     read_matches,
@@ -21,6 +21,7 @@ from defect_hub.dataset_scripts.mmio.matching import (
 from defect_hub.dataset_scripts.readers.errors import DataError
 from tests.dataset_scripts.built_folders import CLASSES, png, row, write_built
 
+HEAD = Match._fields
 RED, GREEN = (200, 0, 0), (0, 200, 0)
 
 
@@ -196,20 +197,24 @@ def test_answers_survive_a_second_run(built: Path, encoder: ColourEncoder, tmp_p
     assert out.read_text() == text
 
 
-def test_categories_without_pictures_are_listed_without_scores(tmp_path: Path, encoder: ColourEncoder) -> None:
+def test_of_categories_without_pictures_only_answered_texts_are_listed(tmp_path: Path, encoder: ColourEncoder) -> None:
     shard = [row(0, [("crack", [0, 0, 20, 20])], image=png((64, 48), colour=RED))]
     shard.append(row(1, [("pore", [0, 0, 20, 20])], image=None))
     built = write_built(tmp_path / "built", {"train": shard})
     report = match_categories(built, ["red thing", "both"], encoder, tmp_path / "matches.csv")
+    assert report.lines()[0] == "note: 1 categories without images: pore"
+    assert {category for category, _ in lines(tmp_path / "matches.csv")} == {"crack"}
+    written(tmp_path / "matches.csv", ("pore", "both", "yes"))
+    match_categories(built, ["red thing", "both"], encoder, tmp_path / "matches.csv")
     found = lines(tmp_path / "matches.csv")["pore", "both"]
     assert {key: found[key] for key in HEAD[3:]} == {
         "cosine": "",
         "softmax": "",
         "crops": "0",
         "proposed": "no",
-        "accepted": "",
+        "accepted": "yes",
     }
-    assert report.lines()[0] == "note: without images: pore"
+    assert ("pore", "red thing") not in lines(tmp_path / "matches.csv")
 
 
 def test_scenes_and_prompts_come_from_the_folder(built: Path, encoder: ColourEncoder, tmp_path: Path) -> None:
@@ -217,7 +222,7 @@ def test_scenes_and_prompts_come_from_the_folder(built: Path, encoder: ColourEnc
         folder_prompts(built)
     text = "category,super_category,scene,prompt,novel\ncrack,metallurgy,plate,red thing,false\npore,,weld,both,true\n"
     (built / "categories.csv").write_text(text)
-    assert folder_prompts(built) == ["red thing", "both"]
+    assert folder_prompts(built) == {"crack": ["red thing"], "pore": ["both"]}
     match_categories(built, folder_prompts(built), encoder, tmp_path / "matches.csv")
     assert {(category, item["scene"]) for (category, _), item in lines(tmp_path / "matches.csv").items()} == {
         ("crack", "plate"),

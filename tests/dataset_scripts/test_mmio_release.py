@@ -12,7 +12,7 @@ from defect_hub.dataset_scripts.assemble import Recipe, write_dataset
 from defect_hub.dataset_scripts.export import export_detection
 from defect_hub.dataset_scripts.mmio.categories import Category, label_space
 from defect_hub.dataset_scripts.mmio.cross_check import compare_boxes
-from defect_hub.dataset_scripts.mmio.release import Release, read_mmio_release
+from defect_hub.dataset_scripts.mmio.release import Origin, Release, read_mmio_release
 from defect_hub.dataset_scripts.readers.boxes import Box
 from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.records import make_record
@@ -98,7 +98,7 @@ BROKEN: dict[str, tuple[list[tuple[Any, ...]], list[str] | None, dict[str, Any],
         [A],
         [A_YOLO],
         {"width": 80, "height": 100},
-        ["train.json", "size of other_size.png", "80x100 px where the file has 100x80 px"],
+        ["train.json", "entry of other_size.png", "80x100 px where its image has 100x80 px"],
     ),
     "coco_nan": ([("crack", float("nan"), 1, 2, 3)], [A_YOLO], {}, ["train.json", "annotation", "nan"]),
     "coco_short": ([("crack", 1, 2, 3)], [A_YOLO], {}, ["train.json", "annotation", "[1, 2, 3]"]),
@@ -240,13 +240,16 @@ def test_row_of_an_image_with_both(tmp_path: Path) -> None:
     write_image(tmp_path / "IMAGES" / "Val" / "line 1" / "a.b.png")
     write_text(tmp_path / "Labels" / "validation" / "line 1" / "a.b.txt", [A_YOLO, "2 0.15 0.1875 0.3 0.375"])
     write_json(tmp_path / "Annotations" / "val.json", coco_file({"line 1/a.b.png": ([A, crowd], {})}))
-    release = read_mmio_release(tmp_path, {"stain": Category("stain", "x", "leather", "a stain")})
+    known = {"stain": Category("stain", "x", "leather", "a stain")}
+    (own,) = read_mmio_release(tmp_path, known, Origin("ours", "CC0", True)).samples
+    assert (own.source.name, own.source.license, own.source.redistributable) == ("ours", "CC0", True)
+    release = read_mmio_release(tmp_path, known)
     (sample,) = release.samples
     row = make_record(pickle.loads(pickle.dumps(sample))).row
     assert row["image_id"] == "validation/line 1/a.b"
     assert row["source_file"] == "IMAGES/Val/line 1/a.b.png"
-    assert (row["source"], row["object_name"], row["redistributable"]) == ("MMIO-80K", "industrial product", False)
-    assert row["license"] == "MMIO release agreement (signed, not redistributable)"
+    assert (row["source"], row["object_name"], row["redistributable"]) == (tmp_path.name, "industrial product", False)
+    assert row["license"] == "not stated"
     assert (row["label"], row["is_defective"], row["annotation"]) == ("crack", True, "boxes")
     assert (row["official_split"], row["super_category"], row["scene"]) == ("validation", "metallurgy", None)
     assert [list(map(float, bbox)) for bbox in row["objects"]["bbox"]] == [[10, 20, 30, 40], [0, 0, 30, 30]]
@@ -273,6 +276,40 @@ def test_an_empty_annotation_is_normal_and_none_is_not(tmp_path: Path) -> None:
     }
 
 
+def test_an_image_said_to_be_defective_is_not_normal_for_want_of_boxes(tmp_path: Path) -> None:
+    said = {"a": {"is_defective": True}, "b": {"is_defective": True, "label": "hole"}}
+    for name in said:
+        write_image(tmp_path / "Images" / "train" / f"{name}.png")
+    entries = {f"{name}.png": ([], extra) for name, extra in said.items()}
+    write_json(tmp_path / "annotations" / "train.json", coco_file(entries))
+    records, problems = built(read_mmio_release(tmp_path))
+    states = [tuple(records[name].row[key] for key in ("label", "is_defective", "annotation")) for name in said]
+    assert states == [("unknown", True, "none"), ("hole", True, "none")]
+    assert problems == [] and [len(records[name].warnings) for name in said] == [1, 1]
+
+
+def test_yolo_alone_tells_counts_and_fields_of_industry(tmp_path: Path) -> None:
+    """Every form of a line that is read as a box is counted, and the largest area decides, not the number."""
+    write_image(tmp_path / "Images" / "train" / "a.png")
+    lines = ["1.0 0.5 0.5 0.1 0.1", "1,0.3,0.5,0.1,0.1", "0 0.5 0.5 0.8 0.8"]
+    write_text(tmp_path / "labels" / "train" / "a.txt", lines)
+    write_text(tmp_path / "classes.txt", NAMES)
+    release = read_mmio_release(tmp_path, {name: Category(name, field) for name, field in SUPER.items()})
+    assert release.box_counts == {"crack": 1, "hole": 2}
+    row = built(release)[0]["a"].row
+    assert (row["label"], row["super_category"]) == ("crack", "metallurgy")
+
+
+def test_a_bad_yolo_file_costs_its_own_image(tmp_path: Path) -> None:
+    for name, line in (("good", A_YOLO), ("bad", "0 0.5")):
+        write_image(tmp_path / "Images" / "train" / f"{name}.png")
+        write_text(tmp_path / "labels" / "train" / f"{name}.txt", [line])
+    write_text(tmp_path / "classes.txt", NAMES)
+    release = read_mmio_release(tmp_path)
+    assert [sample.image.stem for sample in release.samples] == ["good"]
+    assert [problem.field for problem in release.problems] == ["line 1"]
+
+
 @pytest.mark.parametrize("forms", ["coco", "yolo", "both"])
 def test_one_annotation_is_enough(tmp_path: Path, forms: str) -> None:
     images = {"equal": ([A, B], [A_YOLO, B_YOLO]), "more": ([B], [B_YOLO])}
@@ -291,7 +328,7 @@ def test_one_annotation_is_enough(tmp_path: Path, forms: str) -> None:
     assert release.box_counts == {"crack": 1, "hole": 2}
     assert [category.name for category in release.categories] == NAMES
     for name, (boxes, _) in images.items():
-        assert records[name].disagreements == []
+        assert records[name].disagreements == ([] if forms == "both" else None)
         objects = records[name].row["objects"]
         found = [(box, *bbox) for box, bbox in zip(objects["category"], objects["bbox"], strict=True)]
         assert [item[0] for item in found] == [box[0] for box in boxes]
@@ -345,6 +382,12 @@ def test_one_coco_file_for_all_splits(tmp_path: Path) -> None:
         *("test", "test", "train", "train", "validation", "validation")
     ]
     assert release.box_counts == {"crack": 4, "hole": 1}
+    # An image that a COCO file may mean is not taken for one without annotation.
+    del entries["test/same.png"]
+    write_json(tmp_path / "annotations" / "all.json", coco_file(entries))
+    release = read_mmio_release(tmp_path)
+    assert len(release.problems) == 1
+    assert "test/same" not in {sample.image_id for sample in release.samples} and len(release.samples) == 5
 
 
 def test_repeated_entries_and_splits_with_one_annotation_are_noted(tmp_path: Path) -> None:
@@ -361,7 +404,8 @@ def test_repeated_entries_and_splits_with_one_annotation_are_noted(tmp_path: Pat
         "test: has no YOLO annotation, others have",
     ]
     # Where a split has one annotation only, there is nothing to compare.
-    assert [record.disagreements for record in built(release)[0].values()] == [[], []]
+    differences = {name: record.disagreements for name, record in built(release)[0].items()}
+    assert differences == {"equal": [], "new": None}
 
 
 def test_keys_of_an_export_fill_the_sample(tmp_path: Path) -> None:
@@ -375,7 +419,6 @@ def test_keys_of_an_export_fill_the_sample(tmp_path: Path) -> None:
         "label": "hole",
         "is_defective": True,
         "annotation": "boxes",
-        "official_split": None,
         "redistributable": True,
     }
     rights = {"license_name": "free", "license": 1, "sha256": "0" * 64}

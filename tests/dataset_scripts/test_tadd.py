@@ -215,9 +215,9 @@ def test_problems_of_all_kinds_are_reported_at_once(magnetic_tiles: Path, tmp_pa
 
 
 def test_subsets_must_be_known_and_there(magnetic_tiles: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="unknown subset XY; there are Aitex, BSData"):
+    with pytest.raises(ValueError, match="unknown set XY; there are Aitex, BSData"):
         build_tadd(tmp_path, tmp_path / "out", ["XY"])
-    with pytest.raises(DataError, match=r"subsets: CFD not found. Supply a folder CFD with image/001.jpg with"):
+    with pytest.raises(DataError, match=r"sets: CFD not found. Supply a folder CFD with image/001.jpg with"):
         build_tadd(magnetic_tiles.parent, tmp_path / "out", ["MT", "CFD"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no folder that is named like a set of TADD\. Name the folders after"):

@@ -19,7 +19,7 @@ def test_build_prints_a_report_and_problems_are_one_line(tmp_path: Path, capsys:
     ("arguments", "message"),
     [
         (["build", "steelsynth", "--n", "1", "--out", "out"], "error: steelsynth needs at least 2 images"),
-        (["build", "tadd", "--subsets", "XY", "--raw", ".", "--out", "out"], "error: unknown subset XY"),
+        (["build", "tadd", "--subsets", "XY", "--raw", ".", "--out", "out"], "error: unknown set XY"),
         (
             ["build", "steeldefectx", "--raw", ".", "--out", "out"],
             "error: class_descriptions.json: JSON: cannot be read",

@@ -133,10 +133,10 @@ def test_a_chain_of_repairs_tells_every_step() -> None:
 
 
 def test_float_noise_is_cut_off_without_a_repair() -> None:
-    cleaned, problems = repair(Box("a", -0.0009, 3, 200.0018, 50, area=70))
+    cleaned, problems = repair(Box("a", -0.009, 3, 200.018, 50, area=70))
     assert cleaned == Box("a", 0, 3, 200, 50, area=70) and problems == []
-    cleaned, problems = repair(Box("a", 190, -0.002, 10, 50, area=70))
-    assert cleaned == Box("a", 190, 0, 10, 49.998) and problems == ["clipped"]
+    cleaned, problems = repair(Box("a", 190, -0.02, 10, 50, area=70))
+    assert cleaned == Box("a", 190, 0, 10, 49.98) and problems == ["clipped"]
 
 
 def test_area_and_crowd() -> None:

@@ -208,3 +208,11 @@ def test_malformed_files_raise(tmp_path: Path, text: str, problem: str) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_coco(tmp_path / "none.json")
+
+
+def test_fractions_instead_of_pixels_are_refused(tmp_path: Path) -> None:
+    fractions = [item(number, bbox=[0.1, 0.2, 0.3, 0.4]) for number in range(3)]
+    with pytest.raises(DataError, match=r"a\.json: bbox: all boxes lie within two pixels, .* Give x, y, .* in pixels"):
+        read(tmp_path, *fractions)
+    assert len(read(tmp_path, *fractions[:2]).boxes["a.jpg"]) == 2
+    assert len(read(tmp_path, *fractions, item(9)).boxes["a.jpg"]) == 4

@@ -62,6 +62,8 @@ def test_an_empty_file_is_an_image_without_objects(tmp_path: Path) -> None:
         ("1 .5 .5 .1 .1 .97", "has 5 numbers after the class id"),
         ("1 .5 .5 .1 .1 .1 .1 .1", "has 7 numbers after the class id"),
         ("1", "has 0 numbers after the class id"),
+        ("1 120 80 30 20", "holds 120, which is no fraction of the image size"),
+        ("1 0,846875 0,179167 0,081250 0,066667", "holds 846875, which is no fraction of the image size"),
     ],
 )
 def test_errors_name_file_and_line(tmp_path: Path, line: str, problem: str) -> None:
