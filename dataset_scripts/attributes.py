@@ -9,6 +9,7 @@ language model, come from the geometry of the mask, so no network is needed.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,9 +164,13 @@ def position_fractions(
         for side, start, length in zip(shape or mask.shape, origin, mask.shape, strict=True)
     )
     cells = (mask[ys[i] : ys[i + 1], xs[j] : xs[j + 1]] for i in range(3) for j in range(3))
-    counts = {name: int(np.count_nonzero(cell)) for name, cell in zip(CELLS, cells, strict=True)}
-    total = sum(counts.values())
-    ranked = sorted(counts.items(), key=lambda item: -item[1])
+    return _ranked_cells([int(np.count_nonzero(cell)) for cell in cells])
+
+
+def _ranked_cells(counts: Sequence[int]) -> list[list[Any]]:
+    """Cells with their share, from the pixels in each cell in reading order."""
+    total = sum(counts)
+    ranked = sorted(zip(CELLS, counts, strict=True), key=lambda item: -item[1])
     return [[name, round(count / total, 6)] for name, count in ranked if count]
 
 
@@ -344,21 +349,46 @@ def box_attributes(
     boxes = np.asarray(boxes, dtype=float)
     if not len(boxes):
         raise ValueError("no box touches the image")
-    # Only the part of the image around all boxes is looked at.
-    left, top = np.floor(boxes[:, :2].min(axis=0)).astype(int).clip(0).tolist()
-    window = gray[top:, left:][: int(np.ceil((boxes[:, 1] + boxes[:, 3]).max())) - top + 1]
-    window = window[:, : int(np.ceil((boxes[:, 0] + boxes[:, 2]).max())) - left + 1]
-    union = box_mask(boxes - (left, top, 0, 0), window.shape)
-    area = int(np.count_nonzero(union))
-    total = gray_total(gray) if total is None else total
-    polarity = _difference(float(window[union].sum(dtype=np.float64)), area, total, gray.size)
+    measure = _measure_box if len(boxes) == 1 else _measure_boxes
+    area, defect, position = measure(gray, boxes)
+    polarity = _difference(defect, area, gray_total(gray) if total is None else total, gray.size)
     return {
         "Defect type": defect_type,
         "Shape": "unclear",
         "Direction": "none",
         "Spatial Distribution": _distribution(boxes[:, :2] + boxes[:, 2:] / 2, gray.shape),
         "Number of Defects": count_word(len(boxes)),
-        "Position": position_fractions(union, gray.shape, (top, left)),
+        "Position": position,
         "Scale": scale_word(area / gray.size),
         **_contrast_words(polarity),
     }
+
+
+def _measure_boxes(gray: NDArray[np.uint8], boxes: NDArray[np.float64]) -> tuple[int, float, list[list[Any]]]:
+    """Area of the union of boxes, sum of its gray values, and its share in each cell."""
+    # Only the part of the image around all boxes is looked at.
+    left, top = np.floor(boxes[:, :2].min(axis=0)).astype(int).clip(0).tolist()
+    window = gray[top:, left:][: int(np.ceil((boxes[:, 1] + boxes[:, 3]).max())) - top + 1]
+    window = window[:, : int(np.ceil((boxes[:, 0] + boxes[:, 2]).max())) - left + 1]
+    union = box_mask(boxes - (left, top, 0, 0), window.shape)
+    position = position_fractions(union, gray.shape, (top, left))
+    return int(np.count_nonzero(union)), float(window[union].sum(dtype=np.float64)), position
+
+
+def _measure_box(gray: NDArray[np.uint8], boxes: NDArray[np.float64]) -> tuple[int, float, list[list[Any]]]:
+    """The same of a single box, as most are: a rectangle needs no mask."""
+    sides: list[tuple[int, int]] = []
+    shares: list[list[int]] = []
+    for start, length, end in zip(boxes[0, :2].tolist(), boxes[0, 2:].tolist(), gray.shape[::-1], strict=True):
+        low = math.floor(start + 0.5)
+        high = min(max(math.floor(start + length + 0.5), low + 1), end)
+        low = max(low, 0)
+        borders = [round(third * end / 3) for third in range(4)]
+        sides.append((low, high))
+        shares.append([max(min(high, borders[i + 1]) - max(low, borders[i]), 0) for i in range(3)])
+    (left, right), (top, bottom) = sides
+    if right <= left or bottom <= top:
+        raise ValueError("no box touches the image")
+    window = gray[top:bottom, left:right]
+    counts = [across * down for down in shares[1] for across in shares[0]]
+    return window.size, float(window.sum(dtype=np.uint64)), _ranked_cells(counts)

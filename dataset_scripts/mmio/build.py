@@ -83,7 +83,7 @@ def read_release(raw: Path, novel: Path | None = None, origin: Origin | None = N
     """
     release = read_mmio_release(raw, {category.name: category for category in load_scenes().categories}, origin)
     if novel is not None:
-        names, chosen = read_novel(novel, release.categories), f"They were given to the build, in `{novel.name}`."
+        names, chosen = read_novel(novel, release.categories), f"those of `{novel.name}`, given to the build"
     else:
         names, chosen = choose_novel(release.categories, release.box_counts), SYSTEMATIC
     return MmioData(

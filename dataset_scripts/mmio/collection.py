@@ -30,7 +30,7 @@ def collect(raw: Path, scenes: Sequence[str] | None = None, novel: Path | None =
     """
     table = load_scenes()
     names = default_novel(table.categories) if novel is None else read_novel(novel, table.categories)
-    chosen = SYSTEMATIC if novel is None else f"They were given to the build, in `{novel.name}`."
+    chosen = SYSTEMATIC if novel is None else f"those of `{novel.name}`, given to the build"
     wanted = _sets_of(scenes)
     found = find_sets(raw, wanted, None, "MMIO", "put it into a folder of the set's name")
     _check_scenes(raw, scenes, found)

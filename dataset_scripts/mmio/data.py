@@ -12,7 +12,7 @@ from defect_hub.dataset_scripts.source_sets.collection import FoundSets
 
 SEED = 42
 TEST_SHARE = 0.2
-SYSTEMATIC = "They are a systematic sample over scenes and frequencies."
+SYSTEMATIC = "a systematic sample over scenes and frequencies"
 SPLIT_ID = f"mmio-closed-80-20-seed{SEED}"
 
 
