@@ -57,8 +57,9 @@ $table
   `classes.txt`. An image without objects has an empty file.
 - `annotations/`: COCO, `bbox` is `[x, y, width, height]` in pixels. Category ids count from 1: YOLO class + 1. The id
   of an image is its `image_number`, the id of an annotation that of the object in the build. Images also have the keys
-  `$kept`, `label` (a name) and `license_name`; annotations have `is_novel`; categories have `scene` and `prompt`
-  where the build lists them.
+  `$kept`, `label` (a name) and `license_name`; annotations have `is_novel`; categories have `scene`, `prompt` and
+  `novel` where the build lists them.
+- Trainers that look for `images` beside `labels` in lower case, as Ultralytics does, need `Images` renamed.
 - COCO marks crowds by `iscrowd`; YOLO cannot, and has their boxes like others.
 - Images that may not be passed on are missing where the build was made without them; their annotations are here.
 """

@@ -169,7 +169,9 @@ def _add_tadd_raw(parser: argparse.ArgumentParser) -> None:
 def _add_mmio_raw(parser: argparse.ArgumentParser) -> None:
     raw = parser.add_mutually_exclusive_group(required=True)
     raw.add_argument("--raw", type=Path, metavar="RAW", help="release: a folder with Images/, labels/, annotations/")
-    raw.add_argument("--from-sources", type=Path, metavar="RAW", help="parent of the public sets' folders")
+    raw.add_argument(
+        "--from-sources", type=Path, metavar="RAW", help="parent of the public sets' folders (docs/mmio.md)"
+    )
     parser.add_argument(
         "--scenes",
         type=lambda names: [name.strip() for name in names.split(",")],
