@@ -15,7 +15,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MAPPED = ("dataset_scripts", "modeling", "train", "evaluate_metrics", "benchmarks")
-DATA = ("dataset_scripts/*/*.yaml", "dataset_scripts/*/*.md", "train/configs/*.yaml", "defect_hub/checkpoints/**/*")
+DATA = (
+    "dataset_scripts/*/*.yaml",
+    "dataset_scripts/*/*.md",
+    "dataset_scripts/*/*.txt",
+    "train/configs/*.yaml",
+    "defect_hub/checkpoints/**/*",
+)
 SOURCES = ("defect_hub", *MAPPED, "pyproject.toml", "README.md", "LICENSE")
 
 pytestmark = pytest.mark.slow
