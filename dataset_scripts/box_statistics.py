@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from defect_hub.dataset_scripts.cards import markdown_table
-from defect_hub.dataset_scripts.readers.errors import DataError
-from defect_hub.dataset_scripts.readers.tables import read_table
 
-CATEGORIES_FILE = "categories.csv"
-CATEGORY_COLUMNS = ("category", "super_category", "scene", "prompt", "novel")
 TOLD = ("super_category", "scene", "novel")
 """Columns of the list that the statistics repeat."""
 OBJECT_COLUMNS = ("objects.bbox", "objects.category", "objects.area")
@@ -95,7 +90,7 @@ class BoxTally:
 
         Args:
             names: Categories by id.
-            about: From `read_categories`.
+            about: From `category_list.read_categories`.
 
         Returns:
             "number", "images" (that have objects), "per_image" (of these images), "categories" (most frequent first;
@@ -137,23 +132,6 @@ class BoxTally:
                 if (inside := of_objects == scene).any()
             }
         return found
-
-
-def read_categories(folder: Path) -> dict[str, dict[str, Any]]:
-    """Super-category, scene, prompt and novelty of the categories of a build, by name; empty where it lists none.
-
-    Raises:
-        DataError: The list is malformed or lacks a column.
-    """
-    path = folder / CATEGORIES_FILE
-    rows = read_table(path, key="category") if path.is_file() else {}
-    try:
-        return {
-            name: {**{key: row[key] for key in CATEGORY_COLUMNS[1:]}, "novel": row["novel"] == "yes"}
-            for name, row in rows.items()
-        }
-    except KeyError as error:
-        raise DataError(path, "header", f"lacks the column {error}", "Build the data set again") from error
 
 
 def _category_counts(categories: NDArray[np.int64], names: Sequence[str], about: Mapping[str, Any]) -> dict[str, int]:

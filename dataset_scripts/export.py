@@ -17,14 +17,14 @@ import pyarrow.parquet as pq
 from datasets import Features
 from tqdm import tqdm
 
-from defect_hub.dataset_scripts.annotations import UNKNOWN
-from defect_hub.dataset_scripts.box_statistics import CATEGORIES_FILE, read_categories
+from defect_hub.dataset_scripts.annotations import NORMAL, UNKNOWN
 from defect_hub.dataset_scripts.cards import markdown_table
+from defect_hub.dataset_scripts.category_list import CATEGORIES_FILE, read_categories
 from defect_hub.dataset_scripts.output import BUILD_MARK, replace_folder, row_shards
 from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.rewrite import Card, check_apart, counts_line, read_card
 
-NO_DEFECT = ("normal", UNKNOWN)
+NO_DEFECT = (NORMAL, UNKNOWN)
 """Names of the label space that no object has."""
 KEPT = (
     *("image_id", "sha256", "source", "source_file", "scene", "object_name", "super_category", "is_defective"),

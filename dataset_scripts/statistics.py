@@ -34,10 +34,10 @@ from defect_hub.dataset_scripts.box_statistics import (
     BoxTally,
     box_sizes_text,
     long_tail_text,
-    read_categories,
     read_objects,
 )
 from defect_hub.dataset_scripts.cards import markdown_table
+from defect_hub.dataset_scripts.category_list import read_categories
 from defect_hub.dataset_scripts.figures import draw_figures, outlined
 from defect_hub.dataset_scripts.output import BUILD_MARK, explain_full_disk, is_build, put_in_place, row_shards
 from defect_hub.dataset_scripts.readers.errors import DataError

@@ -134,7 +134,10 @@ def _add_match(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="CSV", help="file to write; answers in it are kept")
     parser.add_argument(
-        "--texts", type=Path, metavar="YAML", help="candidates, a list or lists by category (default: all prompts)"
+        "--texts",
+        type=Path,
+        metavar="YAML",
+        help="candidates, a list or lists by category (default: prompts of the scene)",
     )
     parser.add_argument(
         "--threshold", type=float, default=0.8, help="score from which a text is proposed (default: %(default)s)"
@@ -237,6 +240,8 @@ def _build_mmio(args: argparse.Namespace) -> None:
 def _mmio_data(args: argparse.Namespace) -> MmioData:
     """What the raw folder gives, by the way in that the arguments name."""
     if args.from_sources:
+        if args.license or args.redistributable:
+            raise ValueError("--license and --redistributable are for --raw; the table states them of public sets")
         from defect_hub.dataset_scripts.mmio.collection import collect
 
         return collect(args.from_sources, args.scenes, args.novel)
@@ -245,8 +250,7 @@ def _mmio_data(args: argparse.Namespace) -> MmioData:
     from defect_hub.dataset_scripts.mmio.build import read_release
     from defect_hub.dataset_scripts.mmio.release import Origin
 
-    name = args.raw.resolve().name
-    return read_release(args.raw, args.novel, Origin(name, args.license or "not stated", args.redistributable))
+    return read_release(args.raw, args.novel, Origin(args.raw.resolve().name, args.license, args.redistributable))
 
 
 def _build_transfer(args: argparse.Namespace) -> None:
@@ -364,7 +368,10 @@ def _match(args: argparse.Namespace) -> None:
     from defect_hub.dataset_scripts.mmio.matching import folder_prompts, match_categories, read_texts
 
     texts = read_texts(args.texts) if args.texts else folder_prompts(args.folder)
-    encoder = load_encoder(args.model)
+    try:
+        encoder = load_encoder(args.model)
+    except ImportError as error:  # Of a library that only this verb needs.
+        raise ValueError(str(error)) from error
     _report(match_categories(args.folder, texts, encoder, args.out, threshold=args.threshold, score=args.score))
 
 

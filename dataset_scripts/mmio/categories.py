@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from defect_hub.dataset_scripts.annotations import NORMAL, UNKNOWN
-from defect_hub.dataset_scripts.box_statistics import CATEGORIES_FILE
+from defect_hub.dataset_scripts.category_list import CATEGORIES_FILE
 from defect_hub.dataset_scripts.readers.errors import DataError
 
 NOVEL_SHARE = 0.35

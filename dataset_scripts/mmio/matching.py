@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from defect_hub.dataset_scripts.box_statistics import CATEGORIES_FILE, read_categories
+from defect_hub.dataset_scripts.category_list import CATEGORIES_FILE, read_categories
 from defect_hub.dataset_scripts.export import object_categories, read_features
 from defect_hub.dataset_scripts.output import explain_full_disk, row_shards
 from defect_hub.dataset_scripts.readers.errors import DataError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from defect_hub.dataset_scripts.box_statistics import CATEGORIES_FILE, CATEGORY_COLUMNS
+from defect_hub.dataset_scripts.category_list import CATEGORIES_FILE, CATEGORY_COLUMNS
 from defect_hub.dataset_scripts.mmio.categories import Category
 from defect_hub.dataset_scripts.mmio.data import SEED, TEST_SHARE, MmioData
 from defect_hub.dataset_scripts.plans import Plan, PlannedConfig, Shard, rows_together

@@ -42,12 +42,12 @@ class Origin:
 
     Attributes:
         name: Of the data set.
-        license: What its owner allows.
+        license: What its owner allows; None: not stated.
         redistributable: Whether the images may be passed on.
     """
 
     name: str
-    license: str
+    license: str | None = None
     redistributable: bool = False
 
 
@@ -132,7 +132,7 @@ def read_mmio_release(raw: Path, known: Mapping[str, Category] | None = None, or
         DataError: There are no images, no annotations or no names of classes; a COCO file is malformed.
     """
     problems: list[DataError] = []
-    origin = origin or Origin(raw.resolve().name, "not stated")
+    origin = origin or Origin(raw.resolve().name)
     files = _find_files(raw, problems)
     coco = {path: read_coco(path) for path in files.coco}
     yolo_names, names = _class_names(files, coco, problems)
@@ -440,7 +440,7 @@ def _sample(item: Item, boxes: Sequence[Box], categories: Mapping[str, Category]
             name=text("source") or origin.name,
             object_name=text("object_name") or OBJECT_NAME,
             super_category=text("super_category") or category.super_category or UNKNOWN,
-            license=text("license_name") or origin.license,
+            license=text("license_name") or origin.license or "not stated",
             redistributable=_first(flag("redistributable"), origin.redistributable),
             scene=text("scene") or category.scene,
         ),

@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 
-from defect_hub.dataset_scripts.annotations import NORMAL
 from defect_hub.dataset_scripts.mmio.categories import Category
 from defect_hub.dataset_scripts.readers.class_folders import plain_name
 from defect_hub.dataset_scripts.source_sets.table import (
@@ -113,13 +112,3 @@ def _as_in_tadd(name: str) -> dict[str, Any]:
     subset = load_subsets()[name]
     known = {each.name: getattr(subset, each.name) for each in fields(SourceSet)}
     return {**known, "layouts": [layout for layout in subset.layouts if layout.style != AUTHORS_LAYOUT]}
-
-
-def unmapped(table: SceneTable) -> list[str]:
-    """Labels of sets that are no category of their scene; none in a consistent table."""
-    return [
-        f"{each.name}: {label}"
-        for each in table.sets.values()
-        for label in each.labels
-        if label != NORMAL and label not in table.scenes[each.scene].categories
-    ]

@@ -226,7 +226,10 @@ def _numbered_rows(path: Path, columns: tuple[str, ...], category: str) -> dict[
     """Boxes by the number of their image."""
     found: dict[int, list[Box]] = {}
     for row in read_box_rows(path, columns):
-        found.setdefault(int(row.image or 0), []).append(replace(row.box, category=category))
+        if row.image is None or not row.image.isdecimal():
+            remedy = "Correct or remove the line"
+            raise DataError(path, "boxes", f"{row.image!r} is no number of an image", remedy)
+        found.setdefault(int(row.image), []).append(replace(row.box, category=category))
     return found
 
 

@@ -13,9 +13,9 @@ from defect_hub.dataset_scripts.box_statistics import (
     BoxTally,
     box_sizes_text,
     long_tail_text,
-    read_categories,
     read_objects,
 )
+from defect_hub.dataset_scripts.category_list import read_categories
 from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.schema import record_features
 

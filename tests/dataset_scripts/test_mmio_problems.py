@@ -120,6 +120,9 @@ def test_a_bad_list_of_many_images_is_one_problem(tmp_path: Path) -> None:
     write_text(listed, "1 30 43 40 62\n2 1 2 3\n")
     (problem,) = collect(tmp_path).problems
     assert "C0041/ground_truth.txt: line 2: has 4 fields where 5 are expected (4 images). " in str(problem)
+    write_text(listed, "1.5 30 43 40 62\n")
+    (problem,) = collect(tmp_path).problems
+    assert "C0041/ground_truth.txt: boxes: '1.5' is no number of an image (4 images). " in str(problem)
     write_text(listed, good)
     assert collect(tmp_path).problems == []
 

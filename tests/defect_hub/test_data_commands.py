@@ -205,6 +205,9 @@ def test_ways_into_mmio_do_not_mix(
     assert main([*command, "--raw", str(boards), "--scenes", "rail"]) == 2
     expected = "error: --scenes chooses among public sets; give them by --from-sources"
     assert capsys.readouterr().err.splitlines() == [expected]
+    for rights in (["--license", "CC0"], ["--redistributable"]):
+        assert main([*command, "--from-sources", str(boards), *rights]) == 2
+        assert "are for --raw; the table states them of public sets" in capsys.readouterr().err
     for raw in ([], ["--raw", str(boards), "--from-sources", str(boards)]):
         with pytest.raises(SystemExit):
             main([*command, *raw])
