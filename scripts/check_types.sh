@@ -9,7 +9,7 @@ tree=$PWD/build/types
 rm -rf "$tree"
 mkdir -p "$tree/defect_hub"
 ln -s "$PWD"/defect_hub/* "$tree/defect_hub/"
-for folder in dataset_scripts modeling train evaluate_metrics benchmarks; do
+for folder in dataset_scripts modeling train evaluate_metrics publishing benchmarks; do
     ln -s "$PWD/$folder" "$tree/defect_hub/$folder"
 done
 MYPYPATH=$tree "$mypy" -p defect_hub
