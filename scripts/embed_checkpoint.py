@@ -11,12 +11,13 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from defect_hub.embedded import EMBEDDED_CHECKPOINT
+from defect_hub.train.cards import model_card
 
 CODE_KEYS = ("auto_map", "custom_pipelines")  # the installed package is the code
 
 
 def embed(model: Path, target: Path) -> None:
-    """Copy a model folder, converted, over the embedded checkpoint.
+    """Copy a model folder with its `run.json`, converted, over the embedded checkpoint.
 
     Args:
         model: folder written by a training run.
@@ -31,6 +32,7 @@ def embed(model: Path, target: Path) -> None:
     for path in (target / "config.json", target / "processor_config.json", target / "tokenizer_config.json"):
         content = {key: value for key, value in json.loads(path.read_text()).items() if key not in CODE_KEYS}
         path.write_text(json.dumps(content, indent=2) + "\n")
+    (target / "README.md").write_text(model_card(target), encoding="utf-8")  # of these weights, without the code
 
 
 if __name__ == "__main__":

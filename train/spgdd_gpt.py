@@ -7,7 +7,9 @@ import argparse
 import dataclasses
 import json
 import sys
+import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,19 @@ import yaml
 from transformers import AutoModel, AutoProcessor, HfArgumentParser
 
 from defect_hub.modeling.presets_spgdd_gpt import build_tiny
-from defect_hub.train.cards import write_model_card
 from defect_hub.train.data import DiagnosisCollator, DiagnosisDataset, load_split
 from defect_hub.train.evaluation import data_fingerprint, evaluate_diagnosis
-from defect_hub.train.loop import LoopConfig, build_accelerator, fit
+from defect_hub.train.loop import LoopConfig, build_accelerator, checkpoints, fit
+from defect_hub.train.recording import (
+    base_models,
+    data_use,
+    hardware,
+    public_name,
+    recipe_record,
+    repeatable_command,
+    versions,
+)
+from defect_hub.train.run_facts import Cost, Measurement, RunFacts
 from defect_hub.train.saving import save_complete
 
 # Settings that may change between a checkpoint and its resumption without changing the result.
@@ -138,9 +149,16 @@ def calibrate(model: Any, processor: Any, rows: Any, train_rows: Any, num_refere
     }
 
 
+def steps_done(recipe: SpgddGptRecipe) -> int:
+    """Where the run stands: the step of its newest checkpoint."""
+    found = checkpoints(Path(recipe.output_dir)) if recipe.resume else []
+    return int(found[-1].name.split("-")[1]) if found else 0
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Train, calibrate, evaluate, save."""
-    recipe = parse_recipe(sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    recipe = parse_recipe(arguments)
     output_dir = Path(recipe.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     accelerator = build_accelerator(recipe)
@@ -148,24 +166,71 @@ def main(arguments: list[str] | None = None) -> None:
     eval_rows = load_split(recipe.data, recipe.eval_split) if recipe.eval_split else None
     if eval_rows is not None:
         check_apart(recipe, calibration_rows, eval_rows)
+    settings = dataclasses.asdict(recipe)
+    run = RunFacts(
+        data=public_name(recipe.data),
+        uses=[
+            data_use("training", recipe.train_split, rows),
+            data_use("calibration", recipe.calibration_split or recipe.train_split, calibration_rows),
+        ],
+        command=repeatable_command(arguments, accelerator.num_processes),
+        recipe=recipe_record(settings),
+        base_models=base_models(recipe.model),
+        hardware=hardware(accelerator.device, accelerator.num_processes),
+        versions=versions(),
+    )
     model, processor = build_model(recipe, rows)
     freeze(model, recipe.trainable)
     dataset = DiagnosisDataset(rows, processor, recipe.seed, recipe.flip)
-    settings = dataclasses.asdict(recipe)
     fixed = {key: value for key, value in settings.items() if key not in _FREE}
+    first_step, start = steps_done(recipe), time.monotonic()
     model = fit(model, dataset, DiagnosisCollator(dataset, recipe.reference_counts), recipe, accelerator, fixed)
+    cost = training_cost(first_step, steps_done(dataclasses.replace(recipe, resume=True)), time.monotonic() - start)
 
     if accelerator.is_main_process:
-        calibrate(model, processor, calibration_rows, rows, recipe.calibration_references, recipe.seed)
-        metrics = {}
-        if eval_rows is not None:
-            scores = evaluate_diagnosis(model, processor, eval_rows)
-            metrics = scores.metrics()
-            (output_dir / "metrics.json").write_text(json.dumps(metrics, indent=2))
-            print(json.dumps(metrics, indent=2))
-        save_complete(model, processor, output_dir / "model", write_model_card(model, processor, settings, metrics))
+        run = finish(
+            dataclasses.replace(run, cost=cost), recipe, model, processor, (rows, calibration_rows, eval_rows)
+        )
+        save_complete(model, processor, output_dir / "model", run)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def training_cost(first_step: int, last_step: int, seconds: float) -> Cost:
+    """What this process measured of the training; nothing where an earlier one had finished it."""
+    return Cost(round(seconds, 1), first_step, last_step) if last_step > first_step else Cost()
+
+
+def finish(run: RunFacts, recipe: SpgddGptRecipe, model: Any, processor: Any, rows: tuple[Any, Any, Any]) -> RunFacts:
+    """Calibrate and evaluate trained weights.
+
+    Args:
+        run: facts so far.
+        recipe: of the run.
+        model: trained.
+        processor: gets the thresholds.
+        rows: of training, calibration and evaluation; the last may be None.
+
+    Returns:
+        The facts with metrics and times.
+    """
+    train_rows, calibration_rows, eval_rows = rows
+    start = time.monotonic()
+    calibrate(model, processor, calibration_rows, train_rows, recipe.calibration_references, recipe.seed)
+    cost = dataclasses.replace(run.cost, calibration_seconds=round(time.monotonic() - start, 1))
+    uses, metrics = run.uses, []
+    if eval_rows is not None:
+        start = time.monotonic()
+        values = evaluate_diagnosis(model, processor, eval_rows).metrics()
+        cost = dataclasses.replace(cost, evaluation_seconds=round(time.monotonic() - start, 1))
+        text = json.dumps(values, indent=2)
+        (Path(recipe.output_dir) / "metrics.json").write_text(text)
+        print(text)
+        use = data_use("evaluation", recipe.eval_split, eval_rows)
+        uses = [*uses, use]
+        metrics = [Measurement(run.data, recipe.eval_split, use.rows, "zero_shot", values, run.command)]
+    today = datetime.now(UTC).date().isoformat()
+    return dataclasses.replace(run, uses=uses, metrics=metrics, cost=cost, date=today)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,20 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 from defect_hub.embedded import EMBEDDED_CHECKPOINT
+from defect_hub.train.cards import model_card
+from defect_hub.train.run_facts import RunFacts, read_run
 from defect_hub.train.saving import save_complete
 from scripts.embed_checkpoint import embed
 
 
 def test_embedding_halves_the_weights_and_drops_the_code(tiny_checkpoint, tmp_path):
     model, processor = AutoModel.from_pretrained(tiny_checkpoint), AutoProcessor.from_pretrained(tiny_checkpoint)
-    save_complete(model, processor, tmp_path / "run", "# Card\n")
+    run = RunFacts("set", [], "the command", {"seed": 42})
+    save_complete(model, processor, tmp_path / "run", run)
     embed(tmp_path / "run", tmp_path / "embedded")
     assert not list((tmp_path / "embedded").glob("*.py"))
+    assert read_run(tmp_path / "embedded") == run
+    assert (tmp_path / "embedded/README.md").read_text() == model_card(tmp_path / "embedded")
     loaded = AutoModel.from_pretrained(tmp_path / "embedded")
     assert loaded.dtype == torch.float32
     assert loaded.model.memory.fill_count.dtype == torch.long

@@ -1,10 +1,16 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
 from transformers import AutoModel, AutoProcessor, pipeline
 
 import defect_hub  # noqa: F401 (registers the Auto classes)
+from defect_hub.train.cards import model_card
+from defect_hub.train.run_facts import RunFacts, read_run
 from defect_hub.train.saving import save_complete
+
+RUN = RunFacts("set", [], "the command", {"seed": 42})
 
 
 @pytest.fixture
@@ -17,12 +23,15 @@ def parts(tiny_checkpoint):
 
 def test_folder_is_complete(parts, tmp_path):
     model, processor = parts
-    save_complete(model, processor, tmp_path / "model", "# Card\n")
+    save_complete(model, processor, tmp_path / "model", RUN)
     loaded = AutoModel.from_pretrained(tmp_path / "model")
     for name, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
     assert AutoProcessor.from_pretrained(tmp_path / "model").calibration == processor.calibration
-    assert (tmp_path / "model/README.md").read_text() == "# Card\n"
+    assert read_run(tmp_path / "model") == RUN
+    card = (tmp_path / "model/README.md").read_text()
+    assert card == model_card(tmp_path / "model")
+    assert "the command" in card
     assert loaded.config.auto_map.keys() == {"AutoConfig", "AutoModel", "AutoModelForImageTextToText"}
     code = {entry.split(".")[0] for entry in loaded.config.auto_map.values()}
     assert all((tmp_path / f"model/{module}.py").exists() for module in code)
@@ -31,18 +40,19 @@ def test_folder_is_complete(parts, tmp_path):
 
 def test_failed_save_leaves_the_earlier_folder(parts, tmp_path):
     model, processor = parts
-    save_complete(model, processor, tmp_path / "model", "first")
+    save_complete(model, processor, tmp_path / "model", RUN)
     torch.nn.init.zeros_(model.lm_head.weight)
     with pytest.raises(TypeError):
-        save_complete(model, processor, tmp_path / "model", None)
-    assert (tmp_path / "model/README.md").read_text() == "first"
+        save_complete(model, processor, tmp_path / "model", replace(RUN, recipe={"seed": object()}))
+    assert read_run(tmp_path / "model") == RUN
     assert AutoModel.from_pretrained(tmp_path / "model").lm_head.weight.any()
-    save_complete(model, processor, tmp_path / "model", "second")
-    assert (tmp_path / "model/README.md").read_text() == "second"
+    save_complete(model, processor, tmp_path / "model", None)
+    assert read_run(tmp_path / "model") is None
+    assert "No training run is recorded" in (tmp_path / "model/README.md").read_text()
 
 
 def test_pipeline_reads_the_folder_without_remote_code(parts, tmp_path):
-    save_complete(*parts, tmp_path / "model", "")
+    save_complete(*parts, tmp_path / "model", None)
     image = tmp_path / "image.png"
     Image.linear_gradient("L").resize((50, 40)).save(image)
     report = pipeline("defect-diagnosis", model=str(tmp_path / "model"))(str(image))
