@@ -66,6 +66,8 @@ class SpgddGptConfig(PreTrainedConfig):
             pretrained; needed when the towers start from scratch.
         image_token_id: placeholder token that is replaced by the adapter's embeddings.
         tie_word_embeddings: whether the language model's head shares its input embeddings.
+        base_models: part ("clip", "language_model") -> {"repo_id", "revision"} of the base whose weights this
+            checkpoint leaves out; None for a complete checkpoint, and for every loaded model.
         auto_map: Auto classes that serve the remote code beside the registered ones, which saving adds.
 
     Raises:
@@ -96,6 +98,7 @@ class SpgddGptConfig(PreTrainedConfig):
     alignment_weight: float = 0.0
     image_token_id: int = 32000
     tie_word_embeddings: bool = False
+    base_models: dict[str, Any] | None = None
     auto_map: dict[str, str] = field(
         default_factory=lambda: {
             "AutoModelForImageTextToText": "modeling_spgdd_gpt.SpgddGptForConditionalGeneration",

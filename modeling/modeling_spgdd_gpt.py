@@ -9,9 +9,9 @@ from torch.nn.functional import interpolate, normalize
 from transformers import AutoModel, CLIPModel, GenerationMixin
 from transformers import initialization as init
 from transformers.cache_utils import Cache
-from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from .base_weights import ModelWithBases
 from .configuration_spgdd_gpt import SpgddGptConfig
 from .losses import alignment_loss, patch_targets, pixel_loss, separation_loss, tddf_loss
 from .memory_bank import MultiScaleMemory
@@ -111,11 +111,15 @@ class DiagnosisAdapter(nn.Module):
         )
 
 
-class SpgddGptPreTrainedModel(PreTrainedModel):
+class SpgddGptPreTrainedModel(ModelWithBases):
     """Conventions shared by the models below."""
 
     config: SpgddGptConfig
     base_model_prefix = "model"
+    base_parts = {  # noqa: RUF012
+        "clip": {"": "model.clip."},
+        "language_model": {"model.": "model.language_model.", "lm_head.": "lm_head."},
+    }
     input_modalities = ("image", "text")
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
     _supports_sdpa = True
