@@ -181,17 +181,19 @@ class AuditReport:
         }
 
 
-def audit(folders: Sequence[Path], workers: int = 1) -> AuditReport:
+def audit(folders: Sequence[Path] | Mapping[str, Path], workers: int = 1) -> AuditReport:
     """Search built data sets and plain folders of images for duplicates; rows without image are counted.
 
     Args:
-        folders: Each a built data set, or a folder that holds images at any depth.
+        folders: Each a built data set, or a folder that holds images at any depth; where they are given without names,
+            those of the folders.
         workers: Processes that decode and compare.
 
     Raises:
         DataError: A folder is missing or holds no images.
     """
-    pieces = [piece for name, folder in _names(folders).items() for piece in _pieces(name, folder)]
+    named = folders if isinstance(folders, Mapping) else _names(folders)
+    pieces = [piece for name, folder in named.items() for piece in _pieces(name, folder)]
     read: list[_ReadImage] = []
     problems: list[DataError] = []
     total = sum(piece.count for piece in pieces)

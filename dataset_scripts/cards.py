@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from string import Template
 from typing import Any
 
@@ -16,7 +18,16 @@ from defect_hub.dataset_scripts.schema import FIELDS, TEXT_LEVELS
 
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 """The C one where PyYAML was built with it: the features of fourteen configs make a long front matter."""
-SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+SIZE_CATEGORIES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+)
+COPY, LICENCES = "copy", "licences"
+"""Names of the card's blocks on how to get at the folder, and on whose images are under which licence."""
+LOCAL_COPY = "The name is that of this folder, seen from its parent; its full path does as well.\n"
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,7 @@ def render_card(template: str, header: Mapping[str, Any], facts: DatasetFacts) -
     Args:
         template: Body with the placeholders `$name`, `$images`, `$defective`, `$annotated`, `$notes`, `$digest`, the
             sections `$agreement` and `$duplicates`, the tables `$counts` (classes and splits), `$configs`, `$texts`
-            and `$fields`, and those of `facts.sections`.
+            and `$fields`, the blocks `$copy` and `$licences`, and those of `facts.sections`.
         header: First keys of the front matter.
         facts: What the build found.
 
@@ -85,7 +96,7 @@ def render_card(template: str, header: Mapping[str, Any], facts: DatasetFacts) -
     images = sum(counts.total() for counts in facts.counts.values())
     front = {
         **header,
-        "size_categories": [next((name for bound, name in SIZE_CATEGORIES if images < bound), "n>1M")],
+        "size_categories": [next((name for bound, name in SIZE_CATEGORIES if images < bound), "10M<n<100M")],
         "configs": [_config_entry(name, config) for name, config in facts.configs.items()],
         "dataset_info": [_info_entry(name, config, facts.digest) for name, config in facts.configs.items()],
         BUILD_MARK: facts.digest,
@@ -107,6 +118,8 @@ def render_card(template: str, header: Mapping[str, Any], facts: DatasetFacts) -
         agreement=_agreement(facts),
         duplicates=_duplicates(facts),
         digest=facts.digest,
+        copy=_block(COPY, LOCAL_COPY),
+        licences=_block(LICENCES, ""),
         **facts.sections,
     )
     return f"---\n{yaml.dump(front, Dumper=DUMPER, sort_keys=False, allow_unicode=True, width=120)}---\n\n{body}"
@@ -168,9 +181,41 @@ def configs_table(configs: Mapping[str, tuple[Sequence[str], Mapping[str, int]]]
     return markdown_table(["config", "columns", "rows"], lines)
 
 
+def _block(name: str, text: str) -> str:
+    return f"<!-- {name} -->\n{text}<!-- /{name} -->"
+
+
+def has_block(body: str, name: str) -> bool:
+    """Whether the body has a block of this name."""
+    return f"<!-- {name} -->" in body
+
+
+def with_block(body: str, name: str, text: str) -> str:
+    """The body with other text in one of its blocks, which comes last where the body has none of this name."""
+    earlier = re.compile(_block(re.escape(name), ".*?"), re.DOTALL)
+    new, count = earlier.subn(lambda _: _block(name, text), body)
+    return new if count else f"{body.rstrip()}\n\n{_block(name, text)}\n"
+
+
+def renamed(body: str, name: str) -> str:
+    """The body with another name of the data set in what loads and completes it; the last part is its folder's."""
+    body = re.sub(r'load_dataset\("[^"]*"', lambda _: f'load_dataset("{name}"', body)
+    return re.sub(r"defect-hub data join \S+", lambda _: f"defect-hub data join {PurePosixPath(name).name}", body)
+
+
 def _notes(facts: DatasetFacts) -> str:
     lines = [*facts.warnings, *(f"skipped: {problem}" for problem in facts.skipped)]
-    return "\n".join(f"- {line}" for line in lines) or "None."
+    return "\n".join(f"- {_without_places(line)}" for line in lines) or "None."
+
+
+def _without_places(line: str) -> str:
+    """The line with absolute paths cut to their ends: a card is published, and tells nobody where a disk has what."""
+
+    def end(match: re.Match[str]) -> str:
+        parts = PurePosixPath(match[0]).parts
+        return "/".join(parts[3:][-2:]) or parts[-1]
+
+    return re.sub(r"(?<![\w/:.~-])/[^\s:,;()\"']+", end, line)
 
 
 def _agreement(facts: DatasetFacts) -> str:

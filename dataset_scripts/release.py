@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from defect_hub.dataset_scripts.rewrite import (
 
 PLAIN_STATISTICS = ("statistics.json", "classes.png", "texts.png", "tsne.png", "box_sizes.png", "long_tail.png")
 """What `statistics.write_statistics` writes without showing an image."""
+RIGHTS_COLUMNS = ["source", "license", "redistributable", *(f"{name}.path" for name in IMAGE_COLUMNS)]
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,59 @@ class ReleaseReport:
         return [f"{self.out}: {total}, digest {self.digest[:16]}"]
 
 
+@dataclass(frozen=True)
+class Rights:
+    """The rows of a source under one licence.
+
+    Attributes:
+        source: Name of the source.
+        license: As its owner states it; None: not stated.
+        rows: Number of rows.
+        published: Number of images that a release shows.
+        withheld: Rows whose image or mask a release leaves out.
+        kept: Rows that are whole although marked as not redistributable.
+    """
+
+    source: str
+    license: str | None
+    rows: int
+    published: int
+    withheld: int
+    kept: int
+
+
+def count_rights(folder: Path, keep: Collection[str] = ()) -> list[Rights]:
+    """What a release of a built data set shows and withholds, sorted by source and licence; no image is read.
+
+    Args:
+        folder: Built data set.
+        keep: As for `write_release`.
+
+    Raises:
+        DataError: There are no rows of a source to keep: most likely its name is misspelt.
+    """
+    counts: dict[tuple[str, str | None], Counter[str]] = defaultdict(Counter)
+    for shard in row_shards(folder):
+        with pq.ParquetFile(shard) as file:
+            table = file.read(columns=RIGHTS_COLUMNS)
+        withheld = _withheld(table, keep)
+        held = pc.and_(_there(table), pc.invert(_permitted(table)))
+        found = {
+            "published": pc.and_(pc.is_valid(table["image"]), pc.invert(withheld)),
+            "withheld": withheld,
+            "kept": pc.and_(held, pc.invert(withheld)),
+        }
+        columns = [column.to_pylist() for column in (table["source"], table["license"], *found.values())]
+        for source, licence, *values in zip(*columns, strict=True):
+            counts[source, licence].update(rows=1, **dict(zip(found, map(int, values), strict=True)))
+    known = {source for source, _ in counts}
+    if unknown := sorted(set(keep) - known):
+        problem = f"there are no rows of {', '.join(unknown)}"
+        raise DataError(folder, "keep", problem, f"Name one of {', '.join(sorted(known))}")
+    in_order = sorted(counts.items(), key=lambda item: (item[0][0], item[0][1] or ""))
+    return [Rights(source, licence, **count) for (source, licence), count in in_order]
+
+
 def write_release(folder: Path, out: Path, keep: Collection[str] = ()) -> ReleaseReport:
     """Copy a built data set without the images and masks that must not be redistributed.
 
@@ -71,7 +126,7 @@ def write_release(folder: Path, out: Path, keep: Collection[str] = ()) -> Releas
     """
     card = read_card(folder)
     check_apart(folder, out)
-    _check_sources(folder, keep)
+    count_rights(folder, keep)  # A misspelt source is named before anything is written.
     with replace_folder(out) as new:
         contents = write_shards(folder, new, card, _withheld_groups(folder, keep))
         hidden = contents.missing.total() > 0
@@ -84,11 +139,7 @@ def _withheld_groups(folder: Path, keep: Collection[str]) -> Iterator[Group]:
     for shard, group in row_groups(folder):
         with pq.ParquetFile(shard) as file:
             table = file.read_row_group(group)
-        # Where nobody says whether an image may be passed on, it may not.
-        kept = pc.is_in(table["source"], pa.array(keep, "string"))
-        free = pc.or_(pc.fill_null(table["redistributable"], False), kept)
-        there = pc.or_(*(pc.is_valid(table[name]) for name in IMAGE_COLUMNS))
-        changed = pc.and_(pc.invert(free), there)
+        changed = _withheld(table, keep)
         changes = [f"{image_id} withheld" for image_id in table["image_id"].filter(changed).to_pylist()]
         if changes:
             for name in IMAGE_COLUMNS:
@@ -96,16 +147,19 @@ def _withheld_groups(folder: Path, keep: Collection[str]) -> Iterator[Group]:
         yield Group(shard, table, changes)
 
 
-def _check_sources(folder: Path, keep: Collection[str]) -> None:
-    """Raise a `DataError` for a source to keep of which there are no rows: most likely its name is misspelt."""
-    if not keep:
-        return
-    known: set[str] = set()
-    for shard in row_shards(folder):
-        known.update(pq.read_table(shard, columns=["source"])["source"].to_pylist())
-    if unknown := sorted(set(keep) - known):
-        problem = f"there are no rows of {', '.join(unknown)}"
-        raise DataError(folder, "keep", problem, f"Name one of {', '.join(sorted(known))}")
+def _withheld(table: pa.Table, keep: Collection[str]) -> pa.ChunkedArray:
+    """Whether a row has an image or a mask that a release leaves out."""
+    kept = pc.is_in(table["source"], pa.array(keep, "string"))
+    return pc.and_(_there(table), pc.invert(pc.or_(_permitted(table), kept)))
+
+
+def _permitted(table: pa.Table) -> pa.ChunkedArray:
+    """Whether a row's image may be passed on; where nobody says so, it may not."""
+    return pc.fill_null(table["redistributable"], False)
+
+
+def _there(table: pa.Table) -> pa.ChunkedArray:
+    return pc.or_(*(pc.is_valid(table[name]) for name in IMAGE_COLUMNS))
 
 
 def _without_pictures(card: Card) -> Card:

@@ -22,7 +22,16 @@ import yaml
 from datasets import Features
 from tqdm import tqdm
 
-from defect_hub.dataset_scripts.cards import DUMPER, configs_table, markdown_table
+from defect_hub.dataset_scripts.cards import (
+    COPY,
+    DUMPER,
+    LOCAL_COPY,
+    configs_table,
+    has_block,
+    markdown_table,
+    renamed,
+    with_block,
+)
 from defect_hub.dataset_scripts.output import BUILD_MARK, is_build, row_shards
 from defect_hub.dataset_scripts.parquet import IMAGE_COLUMNS, ShardWriter, view_size
 from defect_hub.dataset_scripts.readers.errors import DataError
@@ -136,7 +145,7 @@ def row_groups(folder: Path) -> Iterator[tuple[Path, int]]:
     yield from tqdm(places, desc="row groups", unit="group")
 
 
-def _is_of(shard: Path, entry: Mapping[str, Any], folder: Path) -> bool:
+def is_of(shard: Path, entry: Mapping[str, Any], folder: Path) -> bool:
     """Whether a shard belongs to a split of a config, an entry of its `data_files`."""
     patterns = [entry["path"]] if isinstance(entry["path"], str) else entry["path"]
     return any(shard.relative_to(folder).match(pattern) for pattern in patterns)
@@ -197,7 +206,7 @@ def _views(shard: Path, folder: Path, card: Card) -> dict[str, View]:
     return {
         name: View(tuple(config.get("columns", ())), tuple(map(tuple, config.get("filters", [[]])[0])))
         for name, (config, _) in card.configs.items()
-        if any(_is_of(shard, entry, folder) for entry in config["data_files"])
+        if any(is_of(shard, entry, folder) for entry in config["data_files"])
     }
 
 
@@ -223,7 +232,8 @@ def copy_lists(folder: Path, new: Path, statistics: Collection[str] | None = Non
     """Copy the lists beside the shards, and the files of `statistics/` with these names; None: all of them."""
     for path in sorted(folder.rglob("*")):
         inner = path.relative_to(folder)
-        if not path.is_file() or inner.parts[0] == "data" or inner.name.startswith("."):
+        hidden = any(part.startswith(".") for part in inner.parts)
+        if hidden or inner.parts[0] == "data" or path.is_symlink() or not path.is_file():
             continue
         if inner.parts[0] == "statistics":
             chosen = statistics is None or inner.name in statistics
@@ -267,7 +277,9 @@ def write_card(new: Path, card: Card, contents: Contents, folder: Path, out: Pat
         full = [config for config, _ in card.configs.values() if "mask" in config.get("columns", ())]
         front[FULL_CONFIGS] = deepcopy(full)  # YAML would write what is shared with the above as references.
     body = card.body.replace(card.front[BUILD_MARK], contents.digest)
-    body = body.replace(f'load_dataset("{folder.resolve().name}"', f'load_dataset("{out.resolve().name}"')
+    body = renamed(body, out.resolve().name)
+    if has_block(body, COPY):  # The earlier one may speak of the Hub.
+        body = with_block(body, COPY, LOCAL_COPY)
     body = _with_configs_table(body, configs)
     body = _with_section(body, _section(contents, out.resolve().name))
     head = yaml.dump(front, Dumper=DUMPER, sort_keys=False, allow_unicode=True, width=120)
@@ -279,7 +291,7 @@ def _configs(card: Card, contents: Contents, folder: Path) -> Iterator[tuple[str
     for name, (config, info) in card.configs.items():
         files, splits = [], []
         for entry in config["data_files"]:
-            parts = [size for shard, size in contents.sizes[name].items() if _is_of(shard, entry, folder)]
+            parts = [size for shard, size in contents.sizes[name].items() if is_of(shard, entry, folder)]
             rows = sum(part[0] for part in parts)
             if rows:
                 files.append(entry)
@@ -346,7 +358,7 @@ config their `image` and `mask` are null. Configs that show masks leave out the 
 
 {table}
 
-If you have copies of these sets, under any file names, this restores what is in them:
+If you have copies of these sets, under any file names, this puts what is in them into a local copy of this data set:
 
 ```bash
 defect-hub data join {name} --raw YOUR_COPIES --out FULL

@@ -117,7 +117,7 @@ def dataset_statistics(folder: Path) -> dict[str, Any]:
     return result
 
 
-def write_statistics(folder: Path) -> list[Path]:
+def write_statistics(folder: Path, out: Path | None = None) -> list[Path]:
     """Write `statistics/` into a built data set and show it in the card.
 
     The card's section lies between the markers `<!-- statistics -->` and `<!-- /statistics -->`, which are appended
@@ -125,6 +125,7 @@ def write_statistics(folder: Path) -> list[Path]:
 
     Args:
         folder: Built data set.
+        out: Folder to write to, with the card to change; None: the data set itself.
 
     Returns:
         The files written: `statistics.json` and the figures.
@@ -132,7 +133,8 @@ def write_statistics(folder: Path) -> list[Path]:
     Raises:
         DataError: As `dataset_statistics`, or one marker stands without the other, or the disk is full.
     """
-    card = folder / "README.md"
+    target = folder if out is None else out
+    card = target / "README.md"
     front = _front_matter(folder)
     _insert_section(card, b"")  # A card that cannot take the section is known before the work.
     result = dataset_statistics(folder)
@@ -140,21 +142,21 @@ def write_statistics(folder: Path) -> list[Path]:
     if "objects" in result:
         figures |= draw_box_figures(result["objects"])
     section = _section(result, list(figures), str(front.get("pretty_name", "")).startswith(PAPER_NAME))
-    out = folder / "statistics"
-    temporary, new_card = (folder / f".statistics.{os.getpid()}.{kind}" for kind in ("tmp", "card"))
+    place = target / "statistics"
+    temporary, new_card = (target / f".statistics.{os.getpid()}.{kind}" for kind in ("tmp", "card"))
     try:
-        with explain_full_disk(folder):
+        with explain_full_disk(target):
             temporary.mkdir()
             (temporary / "statistics.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
             for name, data in figures.items():
                 (temporary / name).write_bytes(data)
             new_card.write_bytes(_insert_section(card, section.encode()))
-        put_in_place(temporary, out)
+        put_in_place(temporary, place)
         new_card.replace(card)
     finally:
         new_card.unlink(missing_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
-    return [out / name for name in ("statistics.json", *figures)]
+    return [place / name for name in ("statistics.json", *figures)]
 
 
 @dataclass

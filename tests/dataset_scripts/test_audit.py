@@ -247,6 +247,8 @@ def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
     report = audit([tmp_path / "one/images", tmp_path / "two/images"])
     assert len({image.dataset for image in report.images}) == 2
     assert report.groups[0].relations == ["across data sets"]
+    named = audit({"first": tmp_path / "one/images", "second": tmp_path / "two/images"})
+    assert [image.dataset for image in named.images] == ["first", "second"]
 
 
 def test_report_replaces_an_earlier_one(plain: Path, tmp_path: Path) -> None:

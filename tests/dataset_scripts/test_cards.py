@@ -3,7 +3,15 @@ from collections import Counter
 import yaml
 from datasets import Features, Value
 
-from defect_hub.dataset_scripts.cards import ConfigFacts, DatasetFacts, configs_table, render_card
+from defect_hub.dataset_scripts.cards import (
+    ConfigFacts,
+    DatasetFacts,
+    configs_table,
+    has_block,
+    renamed,
+    render_card,
+    with_block,
+)
 
 TEXT = Value("string")
 FEATURES = Features({"label": TEXT, "t0": TEXT})
@@ -92,3 +100,29 @@ def test_configs_are_listed_with_columns_and_rows() -> None:
     assert configs_table(configs) == "\n".join(lines)
     assert configs_table({}) == "\n".join(lines[:2])
     assert "| `default` | all columns | train 3, val 1 |\n| `texts` | t0 | train 3, val 1 |" in render()[1]
+
+
+def test_notes_say_nothing_of_the_disk() -> None:
+    _, body = render(
+        warnings=["a/b: 70/15/15, see https://host/raw/a/b"],
+        skipped=[
+            "/home/me/sets/train/a.jpg: mask: is missing. Supply /home/me/sets/train_mask/a.png",
+            "/data/x.bmp: bad",
+        ],
+    )
+    assert "- a/b: 70/15/15, see https://host/raw/a/b\n" in body
+    assert "- skipped: train/a.jpg: mask: is missing. Supply train_mask/a.png\n- skipped: x.bmp: bad\n" in body
+
+
+def test_blocks_change_in_place_or_come_last() -> None:
+    body = "# Title\n\n<!-- copy -->\nold\n<!-- /copy -->\n\nEnd\n"
+    assert with_block(body, "copy", r"new \1" + "\n") == body.replace("old", r"new \1")
+    assert with_block(body, "other", "x\n") == f"{body}\n<!-- other -->\nx\n<!-- /other -->\n"
+    assert has_block(body, "copy")
+    assert not has_block(body, "other")
+
+
+def test_the_name_changes_wherever_it_is_used() -> None:
+    body = 'load_dataset("a")\nload_dataset("a", "t2")\ndefect-hub data join a --raw R\n'
+    new = 'load_dataset("org/b")\nload_dataset("org/b", "t2")\ndefect-hub data join b --raw R\n'
+    assert renamed(body, "org/b") == new

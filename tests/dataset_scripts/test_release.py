@@ -13,7 +13,7 @@ from PIL import Image
 from defect_hub.dataset_scripts.assemble import Recipe, write_dataset
 from defect_hub.dataset_scripts.parquet import ShardWriter
 from defect_hub.dataset_scripts.readers.errors import DataError
-from defect_hub.dataset_scripts.release import write_release
+from defect_hub.dataset_scripts.release import Rights, count_rights, write_release
 from defect_hub.dataset_scripts.samples import Sample, Source
 from defect_hub.dataset_scripts.schema import record_features
 from defect_hub.dataset_scripts.statistics import write_statistics
@@ -274,3 +274,15 @@ def test_a_release_that_fails_leaves_the_earlier_one(built: Path, tmp_path: Path
         write_release(built, tmp_path / "out")
     assert {path: hashlib.sha256(path.read_bytes()).digest() for path in (tmp_path / "out").rglob("*.*")} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["built", "out", "raw"]
+
+
+def test_rights_are_counted_by_source_and_licence(built: Path, tmp_path: Path) -> None:
+    whole = Rights("open", "not stated", 8, published=8, withheld=0, kept=0)
+    assert count_rights(built) == [Rights("closed", "not stated", 8, published=0, withheld=8, kept=0), whole]
+    assert count_rights(built, ["closed"]) == [
+        Rights("closed", "not stated", 8, published=8, withheld=0, kept=8),
+        whole,
+    ]
+    write_release(built, tmp_path / "out")
+    absent = Rights("closed", "not stated", 8, published=0, withheld=0, kept=0)
+    assert count_rights(tmp_path / "out", ["closed"]) == [absent, whole]

@@ -71,11 +71,14 @@ def test_lists_are_copied_and_pictures_are_not(built: Path, tmp_path: Path) -> N
     (built / "statistics").mkdir()
     for name in ("statistics.json", "samples.jpg"):
         (built / "statistics" / name).write_bytes(b"{}")
+    (built / ".cache").mkdir()
+    (built / ".cache" / "hidden.json").write_bytes(b"{}")
+    (built / "link.csv").symlink_to(built / "splits.csv")
     for name, chosen in (("all", None), ("some", ["statistics.json"])):
         copy_lists(built, tmp_path / name, chosen)
     copied = {name: {path.name for path in (tmp_path / name).rglob("*.*")} for name in ("all", "some")}
     assert "splits.csv" in copied["some"]
-    assert not {"sheet.png", "README.md"} & copied["all"]
+    assert not {"sheet.png", "README.md", "hidden.json", "link.csv"} & copied["all"]
     assert copied["all"] - copied["some"] == {"samples.jpg"}
 
 

@@ -357,6 +357,20 @@ def test_a_second_run_changes_nothing(small: Path) -> None:
     assert not [path for path in small.iterdir() if path.name.startswith(".")]
 
 
+def test_another_folder_gets_what_the_data_set_would(small: Path, tmp_path: Path) -> None:
+    before, out = (small / "README.md").read_bytes(), tmp_path / "out"
+    out.mkdir()
+    (out / "README.md").write_bytes(before)
+    written = write_statistics(small, out)
+    assert (small / "README.md").read_bytes() == before
+    assert not (small / "statistics").exists()
+    write_statistics(small)
+    assert {path.name: path.read_bytes() for path in written} == {
+        path.name: path.read_bytes() for path in (small / "statistics").iterdir()
+    }
+    assert (out / "README.md").read_bytes() == (small / "README.md").read_bytes()
+
+
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_a_card_without_markers_gets_them_once_at_its_end(small: Path, newline: str) -> None:
     card = small / "README.md"
