@@ -23,6 +23,7 @@ SPACE = ROOT / "spaces" / "defect_diagnosis"
 CHROMIUM = "/usr/bin/chromium"
 CHROMIUM_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 PATIENCE_S = 120
+expect.set_options(timeout=PATIENCE_S * 1000)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
+EXAMPLES = Path(__file__).parent / "examples"
 METRIC = evaluate.load(str(Path(__file__).with_name("pixel_auroc.py")))
 
 
@@ -28,6 +29,7 @@ with gr.Blocks(title="Pixel AUROC") as demo:
         score_map = gr.File(label="Anomaly map (.npy or grey image)", file_types=[".npy", "image"], elem_id="map")
         mask = gr.File(label="Mask (image, defects not black)", file_types=["image"], elem_id="mask")
     button = gr.Button("Compute", elem_id="compute")
+    gr.Examples([[str(EXAMPLES / "map.png"), str(EXAMPLES / "mask.png")]], [score_map, mask], elem_id="examples")
     button.click(compute, [score_map, mask], gr.JSON(elem_id="result"))
 
 if __name__ == "__main__":

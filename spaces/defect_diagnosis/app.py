@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from huggingface_hub import SpaceCard
 from PIL import Image
 from transformers import Pipeline
 
@@ -18,7 +19,9 @@ from defect_hub.embedded import EMBEDDED_CHECKPOINT
 from defect_hub.modeling.visualization import outline, overlay
 
 EXAMPLES = Path(__file__).parent / "examples"
+CARD = Path(__file__).parent / "README.md"
 MAX_REFERENCES = 4
+KEEP_UPLOADS_S = 1800
 WAITING = '<p class="verdict">Upload an image and press Diagnose.</p>'
 CSS = """
 .verdict { margin: 0; padding: .8rem 1rem; border-radius: 8px; font-size: 1.15rem;
@@ -163,7 +166,7 @@ def output_column() -> list[gr.components.Component]:
 
 def build_demo(pipe: Pipeline) -> gr.Blocks:
     """The page around a pipeline."""
-    with gr.Blocks(title="Defect diagnosis") as demo:
+    with gr.Blocks(title="Defect diagnosis", delete_cache=(KEEP_UPLOADS_S, KEEP_UPLOADS_S)) as demo:
         gr.Markdown(INTRODUCTION)
         with gr.Row():
             with gr.Column(scale=2):
@@ -174,11 +177,17 @@ def build_demo(pipe: Pipeline) -> gr.Blocks:
     return demo
 
 
+def default_model(card: Path) -> str:
+    """The model that DEFECT_HUB_MODEL names, else the first under `models` of the card, else the embedded one."""
+    models = SpaceCard.load(card).data.models if card.is_file() else None
+    return os.environ.get("DEFECT_HUB_MODEL") or next(iter(models or []), str(EMBEDDED_CHECKPOINT))
+
+
 def main() -> None:
     """Serve the page until interrupted."""
     parser = argparse.ArgumentParser(description="Serve the defect-diagnosis Space.")
-    default = os.environ.get("DEFECT_HUB_MODEL") or str(EMBEDDED_CHECKPOINT)
-    parser.add_argument("--model", default=default, help="folder or Hub id (default: DEFECT_HUB_MODEL, then embedded)")
+    order = "DEFECT_HUB_MODEL, then models of README.md, then embedded"
+    parser.add_argument("--model", default=default_model(CARD), help=f"folder or Hub id (default: {order})")
     parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
     args = parser.parse_args()
     try:

@@ -16,6 +16,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from defect_hub.diagnose import load_pipeline
+from defect_hub.embedded import EMBEDDED_CHECKPOINT
 
 ROOT = Path(__file__).parents[2]
 SPACE = ROOT / "spaces" / "defect_diagnosis"
@@ -40,6 +41,33 @@ def test_card_fits_the_files() -> None:
     assert (SPACE / front_matter["app_file"]).is_file()
     assert len(front_matter["short_description"]) <= 60
     assert not (ROOT / "spaces" / "__init__.py").exists()
+
+
+@pytest.mark.parametrize(
+    ("models", "variable", "expected"),
+    [
+        ("", "", str(EMBEDDED_CHECKPOINT)),
+        ("models:\n- org/first\n- org/second\n", "", "org/first"),
+        ("models:\n- org/first\n", "org/other", "org/other"),
+    ],
+)
+def test_default_model_is_of_the_variable_then_of_the_card(
+    app: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: str, variable: str, expected: str
+) -> None:
+    card = tmp_path / "README.md"
+    card.write_text((SPACE / "README.md").read_text("utf-8").replace("tags:\n", f"{models}tags:\n"), "utf-8")
+    monkeypatch.setenv("DEFECT_HUB_MODEL", variable)
+    assert app["default_model"](card) == expected
+
+
+def test_a_lone_app_takes_the_embedded_model(app: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DEFECT_HUB_MODEL", raising=False)
+    assert app["default_model"](tmp_path / "README.md") == str(EMBEDDED_CHECKPOINT)
+
+
+def test_uploads_are_deleted(app: dict, pipe) -> None:
+    # Age and interval together are the hour that the card states.
+    assert sum(app["build_demo"](pipe).delete_cache) <= 3600
 
 
 def test_examples_are_small_generated_images() -> None:
