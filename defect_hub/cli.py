@@ -9,6 +9,7 @@ from pathlib import Path
 
 from defect_hub._version import __version__
 from defect_hub.data_commands import add_data_verbs
+from defect_hub.publish_commands import add_publish_verbs
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -18,6 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     add_data_verbs(verbs.add_parser("data", help="build, check and prepare data sets"))
     _add_diagnose(verbs.add_parser("diagnose", help="find and describe defects in images"))
+    add_publish_verbs(verbs.add_parser("publish", help="put data sets, models, metrics and Spaces on the Hub"))
     return parser
 
 

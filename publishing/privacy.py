@@ -1,0 +1,67 @@
+"""What must not be published by mistake: access tokens and places on the publisher's disk."""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from huggingface_hub import get_token
+from tqdm import tqdm
+
+from defect_hub.publishing.hub import PublishError
+
+TOKEN = re.compile(rb"hf_[A-Za-z0-9]{34}")
+"""The shape of the Hub's access tokens."""
+Bytes = bytes | mmap.mmap | memoryview
+
+
+def refuse_private(files: Mapping[str, Path | bytes]) -> None:
+    """Look through every byte that would be published; Parquet columns are decompressed first.
+
+    Args:
+        files: Path in the repository -> local file, or content.
+
+    Raises:
+        PublishError: A file holds an access token, the home directory, or the folder that is published.
+    """
+    private = _private(files)
+    for name, content in tqdm(files.items(), desc="looking for private data", unit="file", leave=False, delay=1):
+        for part in _parts(name, content):
+            found = next((what for what, secret in private.items() if part.find(secret) >= 0), None)
+            if found is None and TOKEN.search(part):
+                found = "something of the form of an access token"
+            if found:
+                raise PublishError(f"{name}: holds {found}; remove it there, or build the folder again without it")
+
+
+def _private(files: Mapping[str, Path | bytes]) -> dict[str, bytes]:
+    """What must not occur in a file, by what it is."""
+    folders = {str(content.resolve().parent) for content in files.values() if isinstance(content, Path)}
+    private = {f"the folder {folder} of this machine": f"{folder}/".encode() for folder in folders if folder != "/"}
+    if Path.home() != Path("/"):
+        private[f"the home directory {Path.home()}"] = f"{Path.home()}/".encode()
+    if token := get_token():
+        private["your access token"] = token.encode()
+    return private
+
+
+def _parts(name: str, content: Path | bytes) -> Iterator[bytes | mmap.mmap]:
+    """The bytes of a file as its readers see them."""
+    if isinstance(content, bytes):
+        yield content
+    elif content.stat().st_size:  # An empty file cannot be mapped.
+        with content.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+        if name.endswith(".parquet"):
+            with pq.ParquetFile(content) as shard:
+                yield str(shard.schema_arrow.metadata).encode()
+                for batch in shard.iter_batches(batch_size=100):
+                    yield from (bytes(buffer) for column in batch.columns for buffer in _buffers(column))
+
+
+def _buffers(column: pa.Array) -> Iterator[pa.Buffer]:
+    return (buffer for buffer in column.buffers() if buffer is not None)
