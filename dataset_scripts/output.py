@@ -43,7 +43,7 @@ def explain_full_disk(out: Path) -> Iterator[None]:
         if error.errno not in DISK_ERRORS:
             raise
         reason = os.strerror(error.errno)
-        raise DataError(out, "output", reason, "Free some space or choose another --out") from error
+        raise DataError(out, "output", reason, "Free some space or write to another disk") from error
 
 
 @contextmanager

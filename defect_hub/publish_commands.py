@@ -94,14 +94,22 @@ def add_publish_verbs(parser: argparse.ArgumentParser) -> None:
 
 
 def _publish(args: argparse.Namespace) -> None:
+    from defect_hub.publishing.hub import SAME_COMMAND
     from defect_hub.publishing.upload import Target, publish
 
     target = Target(args.repo, args.revision, args.private, args.create_pr, args.tag)
+    if not args.folder.is_dir():
+        raise ValueError(f"{args.folder}: there is no such folder")
     # The same folder when the command is repeated, so that nothing is made twice.
     key = hashlib.sha256(f"{args.folder.resolve()}\n{args.repo}".encode()).hexdigest()[:12]
     staging = args.staging.expanduser() / f"{args.repo.replace('/', '--')}-{key}"
-    staged = args.stage(args.folder, args.repo, staging, args)
-    publish(staged, target, dry_run=args.dry_run, overwrite=args.overwrite)
+    staging.mkdir(mode=0o700, parents=True, exist_ok=True)  # It may hold images that nobody else shall see.
+    try:
+        staged = args.stage(args.folder, args.repo, staging, args)
+        publish(staged, target, dry_run=args.dry_run, overwrite=args.overwrite)
+    except KeyboardInterrupt:
+        print(f"interrupted; {SAME_COMMAND}", file=sys.stderr)
+        raise
     if not args.dry_run:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -128,10 +136,10 @@ def _publish_all(args: argparse.Namespace) -> int:
             except (OSError, ValueError) as error:
                 print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
                 failed.append(entry.name)
-    print()
-    print(*ensure_collections(HfApi(), args.org, organisation.collections, args.dry_run, args.private), sep="\n")
     if failed:
         print(f"error: not published: {', '.join(failed)}", file=sys.stderr)
+    print()
+    print(*ensure_collections(HfApi(), args.org, organisation.collections, args.dry_run, args.private), sep="\n")
     return 2 if failed else 0
 
 

@@ -22,6 +22,7 @@ FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 MAX_PIXELS = 50_000_000
 MAX_REFERENCES = 16
 MAX_NEW_TOKENS = 1024
+MAX_TEXT = 2000
 
 
 class EndpointHandler:
@@ -42,9 +43,9 @@ class EndpointHandler:
 
         Args:
             data: "inputs", the image: base64 text, bytes of a file or PIL; and "parameters", all optional:
-                "reference_images" (normal images of the same object, up to 16, as "inputs"), "object_name",
-                "question", "threshold" and "pixel_threshold" (0-1; else the calibrated ones), "describe" (false
-                for maps and scores alone), "max_new_tokens" (1-1024).
+                "reference_images" (normal images of the same object, up to 16, as "inputs"), "object_name" and
+                "question" (texts of up to 2,000 characters), "threshold" and "pixel_threshold" (0-1; else the
+                calibrated ones), "describe" (false for maps and scores alone), "max_new_tokens" (1-1024).
 
         Returns:
             JSON-ready: the record of the processor's `post_process_diagnosis` ("score", "is_defective", "threshold",
@@ -59,11 +60,14 @@ class EndpointHandler:
             raise ValueError('the request must be a JSON object: {"inputs": BASE64, "parameters": {...}}')
         parameters = checked_parameters(data.get("parameters"))
         image = read_image(data.get("inputs"), "inputs")
-        references = parameters.get("reference_images") or []
+        references: list[Image.Image] = []
+        for number, value in enumerate(parameters.get("reference_images") or []):
+            taken = sum(each.width * each.height for each in (image, *references))
+            references.append(read_image(value, f"reference_images[{number}]", MAX_PIXELS - taken))
         features = self.processor(
             images=image,
             text=parameters.get("question"),
-            reference_images=[read_image(value, f"reference_images[{i}]") for i, value in enumerate(references)],
+            reference_images=references,
             object_names=parameters.get("object_name"),
         )
         outputs = self.model.diagnose(
@@ -86,13 +90,18 @@ def _is_number(value: Any, low: float, high: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_TEXT
+
+
+_TEXT = f"text of at most {MAX_TEXT} characters"
 _PARAMETERS = {
     "reference_images": (
         lambda value: isinstance(value, list) and len(value) <= MAX_REFERENCES,
         f"a list of at most {MAX_REFERENCES} images",
     ),
-    "object_name": (lambda value: isinstance(value, str), "text"),
-    "question": (lambda value: isinstance(value, str), "text"),
+    "object_name": (_is_text, _TEXT),
+    "question": (_is_text, _TEXT),
     "threshold": (lambda value: _is_number(value, 0, 1), "a number from 0 to 1"),
     "pixel_threshold": (lambda value: _is_number(value, 0, 1), "a number from 0 to 1"),
     "describe": (lambda value: isinstance(value, bool), "true or false"),
@@ -123,15 +132,16 @@ def checked_parameters(parameters: Any) -> dict[str, Any]:
     return given
 
 
-def read_image(value: Any, name: str) -> Image.Image:
+def read_image(value: Any, name: str, room: int = MAX_PIXELS) -> Image.Image:
     """An image of a request, turned upright.
 
     Args:
         value: Base64 text, bytes of an image file, or PIL.
         name: What the request calls it, for errors.
+        room: Pixels that it may have; the images of a request have 50 million together.
 
     Raises:
-        ValueError: If it is anything else, broken, or larger than 50 million pixels.
+        ValueError: If it is anything else, broken, or larger than `room`.
     """
     if isinstance(value, str):
         try:
@@ -145,8 +155,9 @@ def read_image(value: Any, name: str) -> Image.Image:
             raise ValueError(f"{name}: no image; send the base64 of a {', '.join(FORMATS)} file") from None
     if not isinstance(value, Image.Image):
         raise ValueError(f"{name}: must be the base64 of an image file, is {type(value).__name__}")
-    if value.width * value.height > MAX_PIXELS:
-        raise ValueError(f"{name}: {value.width}x{value.height} px; at most {MAX_PIXELS} pixels are accepted")
+    if value.width * value.height > room:
+        size = f"{value.width}x{value.height} px"
+        raise ValueError(f"{name}: {size}; the images of a request may have {MAX_PIXELS} pixels together")
     try:
         return ImageOps.exif_transpose(value)
     except (OSError, SyntaxError) as error:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors.torch import save_file
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModel
@@ -16,14 +15,8 @@ from transformers import AutoConfig, AutoModel
 import defect_hub  # noqa: F401 (registers the Auto classes)
 from defect_hub.dataset_scripts.output import explain_full_disk, put_in_place
 from defect_hub.dataset_scripts.readers.errors import DataError
-from defect_hub.modeling.base_weights import (
-    EXTRA_ROWS,
-    base_tensors,
-    fetch_base,
-    read_tensors,
-    source_of,
-    weight_files,
-)
+from defect_hub.modeling.base_weights import EXTRA_ROWS, base_tensors, fetch_base, read_tensors, source_of
+from defect_hub.publishing.weights import PICKLES, find_weights, split_weights
 
 CONFIG = "config.json"
 WHOLE_INSTEAD = "Publish the whole checkpoint, or train with trainable=adapter"
@@ -50,7 +43,7 @@ def write_adapters(folder: Path, out: Path, bases: Mapping[str, str], max_shard_
     _check_replaceable(out)
     with torch.device("meta"):
         model = AutoModel.from_config(AutoConfig.from_pretrained(folder))
-    tensors = _weights(folder)
+    tensors = read_tensors(sorted(set(find_weights(folder).values())))
     config["base_models"] = {}
     for part, base in sorted(bases.items()):
         if part not in model.base_parts:
@@ -68,10 +61,10 @@ def write_adapters(folder: Path, out: Path, bases: Mapping[str, str], max_shard_
     shutil.rmtree(temporary, ignore_errors=True)
     with explain_full_disk(out):
         # Links stay links: what one of them points at was not meant to be published.
-        weights = shutil.ignore_patterns("*.safetensors", "*.safetensors.index.json")
-        shutil.copytree(folder, temporary, symlinks=True, ignore=weights)
+        kept_out = (".*", "*.safetensors", "*.safetensors.index.json", *(f"*{ending}" for ending in PICKLES))
+        shutil.copytree(folder, temporary, symlinks=True, ignore=shutil.ignore_patterns(*kept_out))
         (temporary / CONFIG).unlink()  # else a link would be written through
-        _write_json(temporary / CONFIG, config)
+        (temporary / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
         _write_shards(tensors, temporary, max_shard_bytes)
     put_in_place(temporary, out)
 
@@ -90,17 +83,6 @@ def _read_config(folder: Path) -> dict:
     except (OSError, ValueError) as error:
         raise DataError(folder / CONFIG, "config", f"cannot be read ({error})", "Give a checkpoint folder") from error
     return dict(config)
-
-
-def _write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", "utf-8")
-
-
-def _weights(folder: Path) -> dict[str, torch.Tensor]:
-    try:
-        return read_tensors(weight_files(folder))
-    except ValueError as error:
-        raise DataError(folder, "weights", str(error), "Give a complete checkpoint folder") from error
 
 
 def _leave_out(
@@ -131,15 +113,8 @@ def _extra_rows(name: str, ours: torch.Tensor, theirs: torch.Tensor, base: str) 
 
 
 def _write_shards(tensors: dict[str, torch.Tensor], folder: Path, max_shard_bytes: int) -> None:
-    """Write tensors under the file names that transformers reads."""
-    split = split_state_dict_into_shards_factory(
-        tensors,
-        get_storage_size=lambda tensor: tensor.nbytes,
-        filename_pattern="model{suffix}.safetensors",
-        max_shard_size=max_shard_bytes,
-    )
-    for file, names in split.filename_to_tensors.items():
+    shards, index = split_weights({name: tensor.nbytes for name, tensor in tensors.items()}, max_shard_bytes)
+    for file, names in shards.items():
         save_file({name: tensors[name] for name in names}, folder / file, metadata={"format": "pt"})
-    if split.is_sharded:
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        _write_json(folder / "model.safetensors.index.json", index)
+    for file, content in index.items():
+        (folder / file).write_bytes(content)

@@ -175,9 +175,12 @@ def _write(
     workers: int,
 ) -> None:
     """Make card, figures and audit report in `out`, and the shards and lists where images stay behind."""
-    check_replaceable(out)
+    earlier = out.with_name(f".{out.name}.old")
+    shutil.rmtree(earlier, ignore_errors=True)
     if out.exists():
-        shutil.rmtree(out)
+        check_replaceable(out)
+        out.rename(earlier)  # At once: what an interrupted removal leaves there would not be known as ours.
+        shutil.rmtree(earlier)
     if withheld:
         write_release(folder, out, keep)
     else:

@@ -2,34 +2,60 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import sys
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 import httpx2
+from huggingface_hub import constants, get_session
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import parse_ratelimit_headers
 from tqdm import tqdm
 
 ATTEMPTS = 6
 FIRST_WAIT = 1.0
 LONGEST_WAIT = 30.0
 """Seconds; the wait doubles from attempt to attempt, unless the Hub says how long to wait."""
+SILENCE = 120.0
+"""Seconds without a byte after which a connection counts as dead; huggingface_hub would wait for ever."""
 PASSING = (408, 429, 500, 502, 503, 504)
 """Status codes of troubles that pass."""
+SAME_COMMAND = "run the same command again: what has arrived is not sent again"
 REMEDIES = {
     401: "the token is not valid; log in again with `hf auth login`, or set HF_TOKEN",
+    404: "there is nothing of this name, or the token has no access to it",
     403: "the token may not do this; give it write access to this namespace (https://huggingface.co/settings/tokens)",
     413: "a file or the request is larger than the Hub allows",
     429: "too many requests; wait some minutes and run the same command again",
     507: "the Hub has no space left for this namespace; free some or ask its owner for more",
 }
 Result = TypeVar("Result")
+
+
+class _NoQueries(logging.Filter):
+    """Shortens addresses in the warnings of huggingface_hub: the queries of upload addresses are signatures."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = re.sub(r"\?\S+", "", record.getMessage()), ()
+        return True
+
+
+_NO_QUERIES = _NoQueries()
+
+
+def log_no_queries() -> None:
+    """Let huggingface_hub's warnings on failed requests hold no signed address."""
+    logging.getLogger("huggingface_hub.utils._http").addFilter(_NO_QUERIES)
 
 
 class PublishError(ValueError):
@@ -51,16 +77,18 @@ def ask(question: Callable[[], Result], about: str) -> Result:
         PublishError: Everything else that went wrong with the connection or at the Hub.
     """
     for attempt in range(ATTEMPTS):
+        get_session().timeout = SILENCE  # Each time, because huggingface_hub replaces the session after some errors.
         try:
             return question()
         except (GatedRepoError, OfflineModeIsEnabled) as error:
             raise explained(error, about) from error
         except (RepositoryNotFoundError, RevisionNotFoundError):
             raise
-        except (HfHubHTTPError, httpx2.TransportError) as error:
-            if not passes(error) or attempt + 1 == ATTEMPTS:
+        except (HfHubHTTPError, httpx2.TransportError, LocalEntryNotFoundError) as error:
+            cause = root_cause(error)  # A download hides it.
+            if not passes(cause) or attempt + 1 == ATTEMPTS:
                 raise explained(error, about) from error
-            wait(error, attempt, about)
+            wait(cause, attempt, about)
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -73,16 +101,20 @@ def wait(error: BaseException, attempt: int, about: str) -> None:
     """Sleep before the next attempt, and say so.
 
     Args:
-        error: Why the last attempt failed; its `Retry-After` header is obeyed.
+        error: Why the last attempt failed; where its headers say how long to wait (`Retry-After`, `RateLimit`), they
+            are obeyed.
         attempt: Number of failed attempts before this one.
         about: What is tried.
     """
     seconds = min(FIRST_WAIT * 2**attempt, LONGEST_WAIT)
     response = getattr(error, "response", None)
-    stated = "" if response is None else response.headers.get("retry-after", "")
+    headers = {} if response is None else response.headers
+    stated, limit = headers.get("retry-after", ""), parse_ratelimit_headers(headers)
     if stated.isdigit():
         seconds = float(stated)
-    tqdm.write(f"{about}: {reason(error)}; trying again in {seconds:.0f} s")
+    elif limit is not None and limit.remaining == 0:
+        seconds = limit.reset_in_seconds + 1.0
+    tqdm.write(f"{about}: {reason(error)}; trying again in {seconds:.0f} s", file=sys.stderr)
     time.sleep(seconds)
 
 
@@ -97,7 +129,7 @@ def explained(error: BaseException, about: str) -> PublishError:
     elif status in REMEDIES:
         remedy = REMEDIES[status]
     elif passes(error):
-        remedy = "run the same command again: what has arrived is not sent again"
+        remedy = SAME_COMMAND
     else:
         remedy = "nothing was changed by this step"
     return PublishError(f"{about}: {reason(error)}: {remedy}")
@@ -107,7 +139,7 @@ def reason(error: BaseException) -> str:
     """What happened, without addresses: those of uploads are signed, and hold a secret for a while."""
     status = _status(error)
     if status is None:
-        return f"no answer from the Hub ({type(error).__name__})"
+        return f"no answer from {constants.ENDPOINT} ({type(error).__name__})"
     message = getattr(error, "server_message", None) or ""
     return f"the Hub answered {status}" + (f" ({' '.join(message.split())})" if message else "")
 

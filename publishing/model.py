@@ -16,7 +16,7 @@ from defect_hub.publishing.adapters import write_adapters
 from defect_hub.publishing.remote_code import RemoteCode, remote_code
 from defect_hub.publishing.staged import Staged
 from defect_hub.publishing.weights import INDEX, PICKLES, check_weights, find_weights, shard_weights
-from defect_hub.train.cards import model_card
+from defect_hub.train.cards import GENERATED, model_card
 
 TOKENIZER_FILES = (
     "added_tokens.json",
@@ -81,7 +81,8 @@ def stage_model(
         checkpoint = staging / "adapters"
         write_adapters(folder, checkpoint, bases)
     code = remote_code(config_class)
-    taken, notes = _choose(checkpoint)
+    taken, _ = _choose(checkpoint)
+    _, notes = _choose(folder)
     files: dict[str, Path | bytes] = {
         **{name: _published(name, path, code) for name, path in taken.items()},
         **shard_weights(checkpoint, staging / "weights", max_shard_bytes),
@@ -89,6 +90,10 @@ def stage_model(
         "requirements.txt": code.requirements.encode(),
         "README.md": model_card(checkpoint, repo_id).encode(),
     }
+    card = folder / "README.md"
+    if card.is_file() and GENERATED not in card.read_text("utf-8"):
+        files["README.md"] = card
+        notes = (*notes, "README.md: published as you wrote it, not made from run.json")
     named = [f"weights of {part} left out: loaders take them from {base}" for part, base in (bases or {}).items()]
     message = f"{config_class.model_type} model and its code, defect-hub {__version__}"
     return Staged("model", dict(sorted(files.items())), message, OWNED, (*named, *notes))
@@ -106,8 +111,8 @@ def _config_class(folder: Path) -> type[PreTrainedConfig]:
 
 def _refuse_links(folder: Path) -> None:
     for path in (*folder.iterdir(), *folder.glob("*/*")):
-        ours = path.name in (*ROOT_FILES, *TOKENIZER_FILES) or path.name.startswith("model")
-        if ours and not path.resolve().is_relative_to(folder):
+        published = (*ROOT_FILES, *TOKENIZER_FILES, ".safetensors", INDEX)
+        if path.name.endswith(published) and not path.resolve().is_relative_to(folder):
             remedy = "Publish a copy of the folder that holds the files themselves: cp -rL FOLDER COPY"
             raise DataError(path, "link", "leads out of the folder", remedy)
 

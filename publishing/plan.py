@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -35,11 +35,23 @@ class LocalFile:
         content: File, or its bytes.
         size: In bytes.
         sha256: Of the content, in hexadecimal digits.
+        modified: When the file had this content, in nanoseconds.
     """
 
     content: Path | bytes
     size: int
     sha256: str
+    modified: int = 0
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the file is as it was when it was hashed, by its size and time."""
+        if isinstance(self.content, bytes):
+            return True
+        if not self.content.is_file():
+            return False
+        found = self.content.stat()
+        return (found.st_size, found.st_mtime_ns) == (self.size, self.modified)
 
     @cached_property
     def git_oid(self) -> str:
@@ -108,9 +120,10 @@ def local_files(staged: Staged) -> dict[str, LocalFile]:
         if isinstance(content, bytes):
             found[path] = LocalFile(content, len(content), hashlib.sha256(content).hexdigest())
         else:
+            stat = content.stat()
             with content.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            found[path] = LocalFile(content, content.stat().st_size, digest)
+            found[path] = LocalFile(content, stat.st_size, digest, stat.st_mtime_ns)
     lines = "".join(f"{file.sha256}  {path}\n" for path, file in found.items()).encode()
     found[MANIFEST] = LocalFile(lines, len(lines), hashlib.sha256(lines).hexdigest())
     return found
@@ -151,7 +164,7 @@ def read_remote(api: HfApi, repository: Repository, revision: str) -> Remote:
 
 def parse_manifest(content: bytes) -> dict[str, str]:
     """SHA-256 of each path that a manifest lists; lines of another form are nobody's."""
-    lines = (line.split("  ", 1) for line in content.decode(errors="replace").splitlines())
+    lines = (line.split("  ", 1) for line in content.decode(errors="replace").split("\n"))
     return {line[1]: line[0] for line in lines if len(line) == 2}
 
 
@@ -181,7 +194,8 @@ def compare(staged: Staged, local: Mapping[str, LocalFile], remote: Remote, read
         there = remote.files.get(path)
         (added if there is None else kept if _is_equal(file, there) else changed).append(path)
     removed = [path for path in sorted(remote.files.keys() - local.keys()) if _is_ours(path, staged, remote)]
-    foreign = [path for path in _foreign((*changed, *removed), remote, read) if path != MANIFEST and not remote.fresh]
+    touched = [path for path in (*changed, *removed) if path != MANIFEST and not remote.fresh]
+    foreign = list(_foreign(touched, remote, read))
     return Plan(tuple(added), tuple(changed), tuple(removed), tuple(kept), tuple(foreign))
 
 
@@ -196,7 +210,7 @@ def _is_ours(path: str, staged: Staged, remote: Remote) -> bool:
     return listed and path not in GIT_FILES
 
 
-def _foreign(paths: tuple[str, ...], remote: Remote, read: Callable[[str], bytes]) -> Iterator[str]:
+def _foreign(paths: Sequence[str], remote: Remote, read: Callable[[str], bytes]) -> Iterator[str]:
     """Those whose content on the Hub is not the one that the manifest there states."""
     for path in paths:
         lfs = remote.files[path].lfs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +17,6 @@ from defect_hub.publishing.hub import PublishError
 
 TOKEN = re.compile(rb"hf_[A-Za-z0-9]{34}")
 """The shape of the Hub's access tokens."""
-Bytes = bytes | mmap.mmap | memoryview
 
 
 def refuse_private(files: Mapping[str, Path | bytes]) -> None:
@@ -31,22 +31,29 @@ def refuse_private(files: Mapping[str, Path | bytes]) -> None:
     private = _private(files)
     for name, content in tqdm(files.items(), desc="looking for private data", unit="file", leave=False, delay=1):
         for part in _parts(name, content):
-            found = next((what for what, secret in private.items() if part.find(secret) >= 0), None)
+            found = next((what for what, secret in private.items() if secret.search(part)), None)
             if found is None and TOKEN.search(part):
                 found = "something of the form of an access token"
             if found:
                 raise PublishError(f"{name}: holds {found}; remove it there, or build the folder again without it")
 
 
-def _private(files: Mapping[str, Path | bytes]) -> dict[str, bytes]:
+def _private(files: Mapping[str, Path | bytes]) -> dict[str, re.Pattern[bytes]]:
     """What must not occur in a file, by what it is."""
-    folders = {str(content.resolve().parent) for content in files.values() if isinstance(content, Path)}
-    private = {f"the folder {folder} of this machine": f"{folder}/".encode() for folder in folders if folder != "/"}
+    paths = [content for content in files.values() if isinstance(content, Path)]
+    # As the publisher may have named a folder, and where links lead.
+    folders = {parent for path in paths for parent in (path.absolute().parent, path.resolve().parent)}
+    private = {f"the folder {folder} of this machine": _place(folder) for folder in folders if folder != Path("/")}
     if Path.home() != Path("/"):
-        private[f"the home directory {Path.home()}"] = f"{Path.home()}/".encode()
+        private[f"the home directory {Path.home()}"] = _place(Path.home())
     if token := get_token():
-        private["your access token"] = token.encode()
+        private["your access token"] = re.compile(re.escape(token.encode()))
     return private
+
+
+def _place(folder: Path) -> re.Pattern[bytes]:
+    """The folder itself or something in it, but not another folder whose name goes on."""
+    return re.compile(re.escape(os.fsencode(folder)) + rb"(?![\w.-])")
 
 
 def _parts(name: str, content: Path | bytes) -> Iterator[bytes | mmap.mmap]:
@@ -57,10 +64,18 @@ def _parts(name: str, content: Path | bytes) -> Iterator[bytes | mmap.mmap]:
         with content.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             yield data
         if name.endswith(".parquet"):
-            with pq.ParquetFile(content) as shard:
-                yield str(shard.schema_arrow.metadata).encode()
-                for batch in shard.iter_batches(batch_size=100):
-                    yield from (bytes(buffer) for column in batch.columns for buffer in _buffers(column))
+            try:
+                yield from _columns(content)
+            except pa.ArrowException as error:
+                raise PublishError(f"{name}: cannot be read as Parquet ({error}); build the folder again") from error
+
+
+def _columns(shard: Path) -> Iterator[bytes]:
+    """The metadata and the decompressed columns of a Parquet file."""
+    with pq.ParquetFile(shard) as file:
+        yield str(file.schema_arrow.metadata).encode()
+        for batch in file.iter_batches(batch_size=100):
+            yield from (bytes(buffer) for column in batch.columns for buffer in _buffers(column))
 
 
 def _buffers(column: pa.Array) -> Iterator[pa.Buffer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,18 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Re
 from huggingface_hub.errors import HfHubHTTPError
 
 from defect_hub._version import __version__
-from defect_hub.publishing.hub import ATTEMPTS, PublishError, ask, explained, passes, root_cause, wait
+from defect_hub.publishing.hub import (
+    ATTEMPTS,
+    SAME_COMMAND,
+    PublishError,
+    ask,
+    explained,
+    log_no_queries,
+    passes,
+    reason,
+    root_cause,
+    wait,
+)
 from defect_hub.publishing.plan import (
     MANIFEST,
     LocalFile,
@@ -32,6 +44,9 @@ MAX_OPERATIONS = 100
 """Files of one commit, as the Hub recommends; more are a numbered series on a pull request, which is then merged."""
 BATCH_BYTES = 10_000_000_000
 """Contents for which permission to upload is asked at once; it expires."""
+NAME = r"\w[\w.-]*"
+PROPOSAL, SERIES = "Publish with defect-hub", "Publish with defect-hub, in parts"
+"""Titles of pull requests; there is at most one open of each, which later runs go on with."""
 OVERTAKEN = (409, 412)
 """Status codes of a commit that comes after somebody else's."""
 Operation = CommitOperationAdd | CommitOperationDelete
@@ -57,6 +72,11 @@ class Target:
     tag: str | None = None
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(rf"{NAME}/{NAME}", self.repo_id):
+            raise PublishError(f"{self.repo_id!r} is no repository; give it as NAMESPACE/NAME")
+        for name in (self.revision, self.tag):
+            if name is not None and (not re.fullmatch(NAME, name) or ".." in name):
+                raise PublishError(f"{name!r} is no name for a branch or tag; use letters, digits, '.', '-' and '_'")
         if self.create_pr and (self.tag or self.revision != "main"):
             raise PublishError("a pull request is made against main, and has no tag before it is merged")
 
@@ -77,6 +97,11 @@ class _Job:
         return f"{self.staged.repo_type} {self.target.repo_id}"
 
     @property
+    def title(self) -> str:
+        """Title of our pull request."""
+        return PROPOSAL if self.target.create_pr else SERIES
+
+    @property
     def kind(self) -> Repository:
         return {"repo_id": self.target.repo_id, "repo_type": self.staged.repo_type}
 
@@ -86,6 +111,7 @@ class _Job:
         return remote, self.plan(remote)
 
     def plan(self, remote: Remote) -> Plan:
+        _refuse_changed(self)
         content = partial(download, self.api, self.kind, remote.head or "main")
         return compare(self.staged, self.local, remote, content)
 
@@ -120,6 +146,7 @@ def publish(
         PublishError: A file holds private data, the Hub refuses or cannot be reached, or somebody else's work would be
             overwritten. The repository is then as it was, or complete.
     """
+    log_no_queries()
     refuse_private(staged.files)
     api = HfApi(library_name="defect-hub", library_version=__version__)
     job = _Job(api, staged, local_files(staged), target, overwrite, max_operations)
@@ -129,6 +156,8 @@ def publish(
         branch, remote, plan = _state(job, dry_run)
         _tell(job, branch, remote, plan, say)
         _check(job, remote, plan)
+        if remote.asked:
+            _validate_card(job)
         if dry_run:
             say("nothing was sent (--dry-run)")
             return _address(job)
@@ -146,7 +175,7 @@ def _state(job: _Job, dry_run: bool) -> tuple[str, Remote, Plan]:
     remote, plan = job.read(branch)
     if remote.exists and remote.head is None:
         remote, plan = job.read("main")  # Which the new branch will start from.
-    if remote.exists and not plan.is_done and (job.target.create_pr or _parts(plan, job) > 1):
+    if remote.exists and (job.target.create_pr or _parts(plan, job) > 1):
         proposal = _own_pull_request(job)
         if proposal:
             return proposal, *job.read(proposal)
@@ -154,13 +183,13 @@ def _state(job: _Job, dry_run: bool) -> tuple[str, Remote, Plan]:
 
 
 def _own_pull_request(job: _Job) -> str | None:
-    """Reference of the open pull request that an earlier run with the same files made."""
+    """Reference of the open pull request that an earlier run made."""
     open_ones = partial(
         job.api.get_repo_discussions, **job.kind, discussion_type="pull_request", discussion_status="open"
     )
     author = ask(job.api.whoami, job.about)["name"] if get_token() else None
     for found in ask(lambda: list(open_ones()), job.about):
-        if found.author == author and found.title.startswith(job.staged.message):
+        if found.author == author and found.title == job.title:
             return found.git_reference
     return None
 
@@ -193,15 +222,22 @@ def _check(job: _Job, remote: Remote, plan: Plan) -> None:
     target = job.target
     if plan.foreign and not job.overwrite:
         named = ", ".join(plan.foreign[:5]) + (", ..." if len(plan.foreign) > 5 else "")
+        if not remote.manifest:
+            raise PublishError(
+                f"{job.about}: was not published by defect-hub, and {named} would be replaced or removed; "
+                "is this the right repository? Then give --overwrite"
+            )
         raise PublishError(
-            f"{job.about}: {named}: not as defect-hub wrote them, but edited on the Hub or by others; "
-            "take the change over into your folder, or give --overwrite to replace them"
+            f"{job.about}: {named}: edited on the Hub, or written by others; bring the edit into what you publish "
+            "(docs/publishing.md), or give --overwrite to lose it"
         )
     if target.private and remote.exists and not remote.private:
         raise PublishError(f"{job.about}: is public already; make it private in its settings on the Hub first")
     tagged = remote.tags.get(target.tag or "")
     if tagged and (tagged != remote.head or not plan.is_done):
         raise PublishError(f"{job.about}: tag {target.tag} names another state; tags are not moved, choose a new one")
+    if target.revision in remote.tags:
+        raise PublishError(f"{job.about}: {target.revision} is a tag, and tags are not moved; name a branch")
     if _parts(plan, job) > 1 and target.revision != "main":
         raise PublishError(
             f"{job.about}: more than {job.max_operations} files change, which takes several commits; publish to main"
@@ -210,7 +246,6 @@ def _check(job: _Job, remote: Remote, plan: Plan) -> None:
 
 def _carry_out(job: _Job, branch: str, remote: Remote, plan: Plan, say: Say) -> str:
     """Create what is missing, send, commit, tag."""
-    _validate_card(job)
     if not remote.exists:
         ask(
             partial(
@@ -219,15 +254,15 @@ def _carry_out(job: _Job, branch: str, remote: Remote, plan: Plan, say: Say) -> 
             job.about,
         )
         remote, plan = job.read("main")
+        _check(job, remote, plan)  # Somebody else may have created it at the same time.
     if branch not in ("main",) and not branch.startswith("refs/pr/"):
         ask(partial(job.api.create_branch, **job.kind, branch=branch, exist_ok=True), job.about)
         remote, plan = job.read(branch)
     branch, head = _send(job, branch, remote, plan)
     if branch.startswith("refs/pr/") and not job.target.create_pr:
         head = _merge(job, int(branch.rpartition("/")[2]))
-    if job.target.tag and job.target.tag not in remote.tags:
-        tag = partial(job.api.create_tag, **job.kind, tag=job.target.tag, revision=head, exist_ok=True)
-        ask(tag, job.about)
+    if job.target.tag:
+        _tag(job, job.target.tag, head)
     address = _address(job)
     if branch.startswith("refs/pr/") and job.target.create_pr:
         address += f"/discussions/{branch.rpartition('/')[2]}"
@@ -272,11 +307,13 @@ def _send(job: _Job, branch: str, remote: Remote, plan: Plan) -> tuple[str, str]
         proposing = (job.target.create_pr or parts > 1) and not branch.startswith("refs/pr/")
         operations = list(_operations(job, plan))[: job.max_operations]
         _send_contents(job, operations, branch, proposing)
+        _refuse_changed(job)
         try:
             done = job.api.create_commit(
                 **job.kind,
                 operations=operations,
-                commit_message=job.staged.message + part,
+                commit_message=job.title if proposing else job.staged.message + part,
+                commit_description=job.staged.message + part if proposing else None,
                 revision=branch,
                 create_pr=proposing,
                 parent_commit=remote.head,
@@ -295,9 +332,17 @@ def _send(job: _Job, branch: str, remote: Remote, plan: Plan) -> tuple[str, str]
         left = len(plan.sent) + len(plan.removed)
         remote, plan = job.read(branch)
         if not failures and len(plan.sent) + len(plan.removed) >= left:
-            raise PublishError(f"{job.about}: the Hub took the commit and shows other files; look at {_address(job)}")
+            problem = "the Hub took the commit and shows other files (a .gitignore there?)"
+            raise PublishError(f"{job.about}: {problem}; look at {_address(job)}")
         _check(job, remote, plan)
     return branch, remote.head or ""
+
+
+def _refuse_changed(job: _Job) -> None:
+    """Raise a `PublishError` if a file is no longer the one that the manifest lists."""
+    changed = next((path for path, file in job.local.items() if not file.is_unchanged), None)
+    if changed:
+        raise PublishError(f"{job.about}: {changed}: was changed or removed meanwhile; run the same command again")
 
 
 def _operations(job: _Job, plan: Plan) -> Iterator[Operation]:
@@ -333,8 +378,11 @@ def _send_contents(job: _Job, operations: Sequence[Operation], branch: str, prop
             )
     except (HfHubHTTPError, httpx2.TransportError) as error:
         raise explained(error, job.about) from error
+    except ConnectionError as error:  # Of a Xet transfer, whose text holds addresses.
+        raise PublishError(f"{job.about}: the connection broke off; {SAME_COMMAND}") from error
     except RuntimeError as error:  # In which huggingface_hub wraps what went wrong with one file.
-        if root_cause(error) is error:
+        _refuse_changed(job)
+        if not isinstance(root_cause(error), HfHubHTTPError | httpx2.TransportError):
             raise
         raise explained(error, f"{job.about}: {error}") from error
 
@@ -356,6 +404,9 @@ def _merge(job: _Job, number: int) -> str:
         try:
             job.api.merge_pull_request(job.target.repo_id, number, repo_type=job.staged.repo_type)
         except (HfHubHTTPError, httpx2.TransportError) as error:
+            if isinstance(error, HfHubHTTPError) and error.response.status_code in OVERTAKEN:
+                remedy = f"close it at {_address(job)}/discussions/{number}, and run the same command again"
+                raise PublishError(f"{job.about}: pull request {number}: {reason(error)}: {remedy}") from error
             if not passes(error) or attempt + 1 == ATTEMPTS:
                 raise explained(error, f"{job.about}: pull request {number}") from error
             wait(error, attempt, f"{job.about}: merge")
@@ -363,6 +414,14 @@ def _merge(job: _Job, number: int) -> str:
         if plan.is_done and remote.head:
             return remote.head
     raise PublishError(f"{job.about}: pull request {number} cannot be merged; look at {_address(job)}/discussions")
+
+
+def _tag(job: _Job, tag: str, commit: str) -> None:
+    """Make a tag, unless an earlier attempt did so."""
+    ask(partial(job.api.create_tag, **job.kind, tag=tag, revision=commit, exist_ok=True), job.about)
+    refs = ask(partial(job.api.list_repo_refs, **job.kind), job.about)
+    if commit not in [found.target_commit for found in refs.tags if found.name == tag]:
+        raise PublishError(f"{job.about}: is complete, but the tag {tag} could not be made; {SAME_COMMAND}")
 
 
 def _parts(plan: Plan, job: _Job) -> int:

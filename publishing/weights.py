@@ -91,21 +91,34 @@ def shard_weights(folder: Path, staging: Path, max_shard_bytes: int) -> dict[str
         if (folder / INDEX).is_file():
             published[INDEX] = folder / INDEX
         return published
-    sizes = {name: size for file in files for name, size in _sizes(file).items()}
+    shards, index = split_weights(
+        {name: size for file in files for name, size in _sizes(file).items()}, max_shard_bytes
+    )
+    staging.mkdir(parents=True, exist_ok=True)
+    for shard, names in tqdm(shards.items(), desc="splitting weights", unit="file", leave=False):
+        _write(staging / shard, {name: tensors[name] for name in names})
+    return {**{shard: staging / shard for shard in shards}, **index}
+
+
+def split_weights(sizes: Mapping[str, int], max_shard_bytes: int) -> tuple[dict[str, list[str]], dict[str, bytes]]:
+    """Distribute tensors over files that transformers reads.
+
+    Args:
+        sizes: Bytes of each tensor.
+        max_shard_bytes: Of one file; a single tensor that is larger has a file of its own.
+
+    Returns:
+        File -> names of its tensors; and where there are several files, name and content of their index.
+    """
     plan = split_state_dict_into_shards_factory(
         dict(sorted(sizes.items())),
         get_storage_size=int,
         filename_pattern="model{suffix}.safetensors",
         max_shard_size=max_shard_bytes,
     )
-    staging.mkdir(parents=True, exist_ok=True)
-    for shard, names in tqdm(plan.filename_to_tensors.items(), desc="splitting weights", unit="file", leave=False):
-        _write(staging / shard, {name: tensors[name] for name in names})
-    published = {shard: staging / shard for shard in plan.filename_to_tensors}
-    if plan.is_sharded:
-        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
-        published[INDEX] = (json.dumps(index, indent=2, sort_keys=True) + "\n").encode()
-    return published
+    index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+    content = (json.dumps(index, indent=2, sort_keys=True) + "\n").encode()
+    return plan.filename_to_tensors, {INDEX: content} if plan.is_sharded else {}
 
 
 def _sharded(folder: Path, index: Path) -> dict[str, Path]:

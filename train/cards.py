@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, ModelCardData, RepoCard
 from safetensors import safe_open
 
+from defect_hub.modeling.base_weights import weight_files
 from defect_hub.train.run_facts import Cost, Measurement, RunFacts, read_run, stages, weights_license
 
 TAGS = ["defect-detection", "anomaly-detection", "industrial-inspection", "spgdd-gpt"]
@@ -71,6 +72,7 @@ LIMITS = (
     "The description is generated text. Verdict, place and number are checked against the map, and what it does not "
     "support is listed in `unsupported_claims`; kind and cause are not checked.",
 )
+GENERATED = "<!-- Made from run.json. Without this line, the card is yours, and is published as you write it. -->"
 VERIFY = """After a download, in its folder:
 
 ```bash
@@ -88,6 +90,7 @@ class Checkpoint:
         processor: `processor_config.json`.
         run: `run.json`; None: there is none.
         weights: numbers stored in the safetensors files, by type.
+        access: what its card asks of who wants access to the repository, as fields of the front matter.
     """
 
     model_id: str | None
@@ -95,6 +98,7 @@ class Checkpoint:
     processor: Mapping[str, Any]
     run: RunFacts | None
     weights: Mapping[str, int]
+    access: Mapping[str, Any]
 
     @property
     def left_out(self) -> Mapping[str, Mapping[str, str]]:
@@ -107,14 +111,14 @@ def model_card(folder: Path, model_id: str | None = None) -> str:
 
     Args:
         folder: with `config.json`, `processor_config.json`, safetensors files and, if a training run is recorded,
-            `run.json`.
+            `run.json`. Of an earlier README.md, the terms of a gated repository are kept (`extra_gated_...`).
         model_id: where it will be on the Hub; None: the card is read in the folder.
 
     Returns:
         Front matter and text. The same files give the same card.
 
     Raises:
-        ValueError: if `run.json` is damaged.
+        ValueError: if `run.json` or the earlier card is damaged, or weights are missing.
     """
     checkpoint = Checkpoint(
         model_id,
@@ -122,6 +126,7 @@ def model_card(folder: Path, model_id: str | None = None) -> str:
         json.loads((folder / "processor_config.json").read_text(encoding="utf-8")),
         read_run(folder),
         _weights(folder),
+        _access(folder),
     )
     sections = {
         "How to load": _loading(checkpoint),
@@ -137,14 +142,12 @@ def model_card(folder: Path, model_id: str | None = None) -> str:
         "Citation": CITATION,
     }
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
-    return f"---\n{_front_matter(checkpoint).to_yaml()}\n---\n\n{_head(checkpoint)}\n\n{body}\n"
+    return f"---\n{_front_matter(checkpoint).to_yaml()}\n---\n\n{GENERATED}\n\n{_head(checkpoint)}\n\n{body}\n"
 
 
 def _weights(folder: Path) -> dict[str, int]:
     counts: dict[str, int] = {}
-    index = folder / "model.safetensors.index.json"
-    weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"] if index.is_file() else {}
-    for path in [folder / name for name in sorted({*weight_map.values()} or {"model.safetensors"})]:
+    for path in weight_files(folder):
         with safe_open(path, framework="numpy") as file:
             slices = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118 (no mapping)
         for tensor in slices:
@@ -152,6 +155,15 @@ def _weights(folder: Path) -> dict[str, int]:
             if "F" in kind:  # F32, F16, BF16, F8: weights; the rest are counters
                 counts[kind] = counts.get(kind, 0) + math.prod(tensor.get_shape())
     return counts
+
+
+def _access(folder: Path) -> dict[str, Any]:
+    path = folder / "README.md"
+    try:
+        about = RepoCard.load(path, ignore_metadata_errors=True).data.to_dict() if path.is_file() else {}
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: front matter: {error}. Correct the YAML between the ---, or remove it") from None
+    return {name: value for name, value in about.items() if name.startswith("extra_gated_")}
 
 
 def _front_matter(checkpoint: Checkpoint) -> ModelCardData:
@@ -174,6 +186,7 @@ def _front_matter(checkpoint: Checkpoint) -> ModelCardData:
         base_model_relation=relation if hub_bases else None,
         model_name=(checkpoint.model_id or "spgdd-gpt").split("/")[-1],
         eval_results=results or None,
+        **checkpoint.access,
     )
 
 
@@ -370,7 +383,9 @@ def _hub_link(name: str, kind: str = "") -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines)
+    # Names and licences come from data sets of others: a cell stays a cell.
+    cells = [[" ".join(str(cell).replace("|", "/").split()) for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def _bullets(lines: Sequence[str]) -> str:

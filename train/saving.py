@@ -29,6 +29,7 @@ def save_complete(model: Any, processor: Any, folder: Path, run: RunFacts | None
     (partial / "README.md").write_text(model_card(partial), encoding="utf-8")
     AutoModel.from_pretrained(partial)  # what cannot be loaded must not take its name
     if folder.exists():
+        shutil.rmtree(earlier, ignore_errors=True)  # Of an interrupted run, which had `folder` in place.
         folder.rename(earlier)
     partial.rename(folder)
     shutil.rmtree(earlier, ignore_errors=True)

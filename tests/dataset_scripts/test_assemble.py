@@ -218,6 +218,6 @@ def test_full_disk_is_one_line_and_keeps_the_earlier_build(release: Path, tmp_pa
     )
     assert result.returncode == 2
     errors = [line for line in result.stderr.splitlines() if line and "image/s" not in line]
-    assert errors == [f"error: {out}: output: File too large. Free some space or choose another --out"]
+    assert errors == [f"error: {out}: output: File too large. Free some space or write to another disk"]
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw"]

@@ -62,6 +62,8 @@ class LocalHub:
             STRANGER: Account("stranger", "none"),
         }
         self.socket = socket.create_server(("127.0.0.1", 0))
+        # Connections inherit it; otherwise each answer waits some 40 ms for an acknowledgement.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         self.state = State(root, self.url, self.accounts)
         modules = (repositories, uploads, discussions, collections, files)

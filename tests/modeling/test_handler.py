@@ -130,13 +130,20 @@ def test_without_a_path_it_serves_the_folder_it_lies_in():
         ("", "inputs: no image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "inputs: no image"),
         (base64.b64decode(encoded(Image.effect_noise((64, 64), 50)))[:1500], "inputs: broken image file"),
-        (encoded(Image.new("1", (8000, 7000))), "inputs: 8000x7000 px; at most 50000000 pixels"),
+        (encoded(Image.new("1", (8000, 7000))), "inputs: 8000x7000 px; the images of a request may have"),
         (encoded(Image.new("L", (4, 4))), "image is 4x4 px; at least 8x8 px are needed"),
     ],
 )
 def test_what_is_no_image_is_refused(handler, inputs, message):
     with pytest.raises(ValueError, match=message):
         handler({"inputs": inputs})
+
+
+def test_the_images_of_a_request_have_a_bound_together(handler):
+    large = encoded(Image.new("1", (5000, 4500)))
+    parameters = {"reference_images": [large, large]}
+    with pytest.raises(ValueError, match=r"reference_images\[1\]: 5000x4500 px; .* 50000000 pixels together"):
+        handler({"inputs": large, "parameters": parameters})
 
 
 def test_no_file_is_opened_for_a_stranger(handler, images, tmp_path, monkeypatch):
@@ -163,6 +170,7 @@ def test_no_file_is_opened_for_a_stranger(handler, images, tmp_path, monkeypatch
         ({"max_new_tokens": 10**9}, "max_new_tokens: must be a whole number"),
         ({"max_new_tokens": 4.0}, "max_new_tokens: must be a whole number"),
         ({"question": 3}, "question: must be text"),
+        ({"question": "Why? " * 401}, "question: must be text of at most 2000 characters"),
         ({"object_name": ["a"]}, "object_name: must be text"),
         ({"reference_images": "abcd"}, "reference_images: must be a list of at most 16 images"),
         ({"reference_images": ["abcd"] * 17}, "reference_images: must be a list of at most 16 images"),

@@ -2,14 +2,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import AutoModel
 
-from defect_hub import EMBEDDED_CHECKPOINT
-from defect_hub.dataset_scripts.steelsynth.build import build_steelsynth
+from defect_hub.embedded import EMBEDDED_CHECKPOINT
 from tests.hub.fixture import hub as hub  # A fixture.
 from tests.hub.server import LocalHub
-from tests.modeling.base_repos import clip_of, llama_of
 from tests.publishing.scene import ROOT, Scene
 
 
@@ -24,6 +20,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 @pytest.fixture(scope="session")
 def steel(scene: Scene) -> Path:
     """Built data set, published as org/steeldefectx and tagged."""
+    from defect_hub.dataset_scripts.steelsynth.build import build_steelsynth
+
     build_steelsynth(scene.desk / "steelsynth", n=60, workers=2)
     scene.publish("dataset", "steelsynth", "--repo", "org/steeldefectx", "--tag", "v1.0.0")
     return scene.desk / "steelsynth"
@@ -39,12 +37,17 @@ def model(scene: Scene) -> str:
 @pytest.fixture(scope="session")
 def adapters(scene: Scene, tiny_checkpoint: Path) -> str:
     """The trained parts of a checkpoint whose base models are repositories of others."""
+    from transformers import AutoModel
+
+    from tests.modeling.base_repos import clip_of, llama_of
+
     whole = AutoModel.from_pretrained(tiny_checkpoint)
     for name, base in {"clip": clip_of(whole), "llama": llama_of(whole)}.items():
         base.save_pretrained(scene.root / name)
-        api = scene.hub.api()
-        api.create_repo(f"org/{name}")
-        api.upload_folder(repo_id=f"org/{name}", folder_path=scene.root / name)
+        with pytest.MonkeyPatch.context() as patch:
+            scene.hub.attach(patch)
+            scene.hub.api().create_repo(f"org/{name}")
+            scene.hub.api().upload_folder(repo_id=f"org/{name}", folder_path=scene.root / name)
     base = ("clip=org/clip", "language_model=org/llama@main")
     scene.publish("model", str(tiny_checkpoint), "--repo", "org/spgdd-gpt-adapters", "--base", *base)
     return "org/spgdd-gpt-adapters"

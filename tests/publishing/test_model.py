@@ -15,7 +15,8 @@ from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.modeling import handler
 from defect_hub.publishing.model import stage_model
 from defect_hub.publishing.staged import Staged
-from tests.modeling.test_remote_code import WITH_PACKAGE, WITHOUT_PACKAGE, assert_same, run_fresh
+from defect_hub.train.cards import GENERATED
+from tests.modeling.test_remote_code import WITHOUT_PACKAGE, assert_same, run_fresh
 
 NEEDED = {
     *("README.md", "chat_template.jinja", "config.json", "generation_config.json", "processor_config.json"),
@@ -90,6 +91,17 @@ def test_same_folder_gives_the_same_bytes(checkpoint, tmp_path):
     assert list(first) == sorted(first)
 
 
+def test_a_card_of_ones_own_is_published_as_it_is(checkpoint, tmp_path):
+    generated = stage_model(checkpoint, "org/tiny", tmp_path).files["README.md"].decode()
+    (checkpoint / "README.md").write_text(generated)
+    assert stage_model(checkpoint, "org/other", tmp_path).files["README.md"].decode() != generated
+    own = generated.replace(GENERATED, "").replace("# SPGDD-GPT", "# A corrected title of SPGDD-GPT")
+    (checkpoint / "README.md").write_text(own)
+    staged = stage_model(checkpoint, "org/tiny", tmp_path)
+    assert staged.files["README.md"] == checkpoint / "README.md"
+    assert any("published as you wrote it" in note for note in staged.notes)
+
+
 def test_code_is_the_installed_one(checkpoint, tmp_path):
     for path in checkpoint.glob("*.py"):
         path.write_text("raise RuntimeError\n")
@@ -137,8 +149,12 @@ def test_what_no_loader_needs_stays_here_and_is_named(checkpoint, tmp_path):
             ),
             "config.json: link: leads out of the folder. Publish a copy .* cp -rL",
         ),
+        (
+            lambda folder: (folder / "of_another.safetensors").symlink_to(EMBEDDED_CHECKPOINT / "model.safetensors"),
+            "of_another.safetensors: link: leads out of the folder",
+        ),
     ],
-    ids=["no config", "foreign", "no text", "no processor", "no second tokenizer", "link"],
+    ids=["no config", "foreign", "no text", "no processor", "no second tokenizer", "link", "linked weights"],
 )
 def test_incomplete_folder_is_refused_in_one_line(checkpoint, tmp_path, spoil, message):
     spoil(checkpoint)
@@ -164,28 +180,19 @@ def test_base_weights_are_left_out_on_request(checkpoint, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("folder_name", "max_shard_bytes", "script", "module"),
-    [
-        ("embedded", 5_000_000_000, WITHOUT_PACKAGE, "transformers_modules."),
-        ("trained", 500_000, WITHOUT_PACKAGE, "transformers_modules."),
-        ("trained", 5_000_000_000, WITH_PACKAGE, "defect_hub.modeling."),
-    ],
-    ids=["embedded", "sharded", "package"],
-)
-def test_repository_gives_the_same_outputs_in_a_fresh_process(
-    tiny_checkpoint, tmp_path, folder_name, max_shard_bytes, script, module
-):
-    source = EMBEDDED_CHECKPOINT if folder_name == "embedded" else tiny_checkpoint
-    staged = stage_model(source, "org/tiny", tmp_path / "staging", max_shard_bytes=max_shard_bytes)
-    assert ("model.safetensors" in staged.files) == (max_shard_bytes > 500_000)
+def test_split_repository_gives_the_same_outputs_without_the_package(tiny_checkpoint, tmp_path):
+    """The end-to-end tests do this with the package too, and with weights in one file."""
+    staged = stage_model(tiny_checkpoint, "org/tiny", tmp_path / "staging", max_shard_bytes=500_000)
+    assert "model.safetensors" not in staged.files
     write_staged(staged, tmp_path / "fresh" / "checkpoint")
     gradient = torch.linspace(0, 255, 80).to(torch.uint8).expand(60, 80).numpy()
     Image.fromarray(gradient).save(tmp_path / "fresh" / "image.png")
-    assert run_fresh(script, tmp_path / "fresh").startswith(module)
+    assert run_fresh(WITHOUT_PACKAGE, tmp_path / "fresh").startswith("transformers_modules.")
 
-    model = AutoModel.from_pretrained(source).eval()
-    inputs = dict(AutoProcessor.from_pretrained(source)(images=[Image.open(tmp_path / "fresh" / "image.png")]))
+    model = AutoModel.from_pretrained(tiny_checkpoint).eval()
+    inputs = dict(
+        AutoProcessor.from_pretrained(tiny_checkpoint)(images=[Image.open(tmp_path / "fresh" / "image.png")])
+    )
     result = model.diagnose(**inputs, min_new_tokens=4, max_new_tokens=4)
     expected = {
         **{f"inputs.{name}": value for name, value in inputs.items()},

@@ -28,7 +28,7 @@ def shard(folder: Path, **columns: list) -> Path:
 def test_what_is_harmless_passes(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").touch()
     files = {
-        "README.md": b"from hf_hub import x; hf_transfer; /home/of/somebody/else",
+        "README.md": b"from hf_hub import x; hf_transfer; /home/of/somebody/else; /home/adam; /home/ada-2/x",
         "empty.txt": tmp_path / "empty.txt",
         "train.parquet": shard(tmp_path, text=["a scratch"] * 300),
     }
@@ -44,14 +44,19 @@ def test_tokens_are_found_and_not_repeated(secret: str, tmp_path: Path) -> None:
 
 
 def test_the_home_directory_is_found_in_bytes(home: Path) -> None:
-    with pytest.raises(PublishError, match=r"card\.md: holds the home directory"):
-        refuse_private({"card.md": f"python {home}/train.py".encode()})
+    for place in (f"{home}/train.py", f'"{home}"'):
+        with pytest.raises(PublishError, match=r"card\.md: holds the home directory"):
+            refuse_private({"card.md": f"python {place}".encode()})
 
 
-def test_the_published_folder_is_found(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text(f'{{"out": "{tmp_path.resolve()}/runs"}}')
-    with pytest.raises(PublishError, match=r"run\.json: holds the folder"):
-        refuse_private({"run.json": tmp_path / "run.json"})
+def test_the_published_folder_is_found_by_each_of_its_names(tmp_path: Path) -> None:
+    folder, link = tmp_path / "runs", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder)
+    for place in (folder.resolve(), link.absolute(), folder.resolve() / "more"):
+        (folder / "run.json").write_text(f'{{"out": "{place}"}}')
+        with pytest.raises(PublishError, match=r"run\.json: holds the folder"):
+            refuse_private({"run.json": link / "run.json"})
 
 
 @pytest.mark.parametrize("column", ["text", "nested", "image"])

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from defect_hub.publishing.hub import PublishError
 from defect_hub.publishing.plan import MANIFEST
@@ -123,7 +123,22 @@ def test_a_pull_request_is_made_once_and_continued(hub: LocalHub) -> None:
     assert publish(staged(shards("b"), "2"), proposed) == address
     assert "data/b.parquet" not in content(hub)
     assert content(hub, "refs/pr/1").keys() == {"README.md", MANIFEST, "data/b.parquet"}
-    assert publish(staged(shards("c"), "3"), proposed) == f"{hub.url}/datasets/{REPO}/discussions/2"
+
+
+def test_a_changed_build_goes_into_the_same_pull_request(hub: LocalHub) -> None:
+    publish(staged(shards("a")), Target(REPO))
+    proposed = Target(REPO, create_pr=True)
+    address = publish(staged(shards("secret"), "2"), proposed)
+    assert publish(staged(shards("c"), "3"), proposed) == address
+    assert content(hub, "refs/pr/1").keys() == {"README.md", MANIFEST, "data/c.parquet"}
+    assert publish(staged(shards("a")), proposed) == address  # What is withdrawn leaves the proposal as well.
+    assert content(hub, "refs/pr/1") == content(hub)
+
+
+def test_a_pull_request_of_somebody_else_stays_theirs(hub: LocalHub) -> None:
+    publish(staged(shards("a")), Target(REPO))
+    hub.api().create_pull_request(REPO, "Publish with defect-hub, better", repo_type="dataset")
+    assert publish(staged(shards("b"), "2"), Target(REPO, create_pr=True)).endswith("/discussions/2")
 
 
 def test_many_files_are_a_numbered_series_merged_at_once(hub: LocalHub) -> None:
@@ -133,7 +148,11 @@ def test_many_files_are_a_numbered_series_merged_at_once(hub: LocalHub) -> None:
     assert content(hub).keys() == {"README.md", MANIFEST, *shards(*names)}
     assert len(titles(hub)) == 3  # The series is one step for everybody who reads main.
     series = [commit["title"] for commit in hub.commits("dataset", REPO, "refs/pr/1")][:3]
-    assert series == [f"data: build 2 (part {part} of 3)" for part in (3, 2, 1)]
+    assert series == [
+        "data: build 2 (part 3 of 3)",
+        "data: build 2 (part 2 of 3)",
+        "Publish with defect-hub, in parts",
+    ]
 
 
 def test_a_series_goes_on_where_it_was_interrupted(hub: LocalHub) -> None:
@@ -153,7 +172,7 @@ def test_an_edit_on_the_hub_is_not_lost(hub: LocalHub) -> None:
     publish(staged(shards("a")), Target(REPO))
     edit = CommitOperationAdd("README.md", CARD + b"\nA correction.\n")
     hub.api().create_commit(REPO, [edit], commit_message="by hand", repo_type="dataset")
-    with pytest.raises(PublishError, match=r"README\.md: not as defect-hub wrote them.* --overwrite"):
+    with pytest.raises(PublishError, match=r"README\.md: edited on the Hub.* --overwrite"):
         publish(staged(shards("b"), "2"), Target(REPO))
     assert b"A correction." in content(hub)["README.md"]
     publish(staged(shards("b"), "2"), Target(REPO), overwrite=True)
@@ -164,7 +183,7 @@ def test_a_repository_of_somebody_else_is_not_emptied(hub: LocalHub) -> None:
     hub.api().create_repo(REPO, repo_type="dataset")
     theirs = [CommitOperationAdd(path, data) for path, data in {**shards("x"), "LICENSE": b"mine"}.items()]
     hub.api().create_commit(REPO, theirs, commit_message="theirs", repo_type="dataset")
-    with pytest.raises(PublishError, match=r"data/x\.parquet"):
+    with pytest.raises(PublishError, match=r"not published by defect-hub, and data/x\.parquet .* right repository"):
         publish(staged(shards("b")), Target(REPO))
     publish(staged(shards("b")), Target(REPO), overwrite=True)
     assert content(hub).keys() == {"README.md", MANIFEST, "LICENSE", "data/b.parquet"}
@@ -200,6 +219,35 @@ def test_a_private_word_is_refused_before_anything_is_sent(hub: LocalHub, tmp_pa
     with pytest.raises(PublishError, match=r"run\.json: holds the folder"):
         publish(staged({"run.json": tmp_path / "run.json"}), Target(REPO))
     assert not hub.repo("dataset", REPO).exists
+
+
+@pytest.mark.parametrize("repo", ["data", "a/b/c", "https://huggingface.co/datasets/org/data", "org/my data", ""])
+def test_ids_that_are_none(repo: str) -> None:
+    with pytest.raises(PublishError, match="NAMESPACE/NAME"):
+        Target(repo)
+
+
+@pytest.mark.parametrize("wrong", [{"revision": "refs/pr/1"}, {"tag": "v 1"}, {"tag": "v1..0"}, {"revision": ""}])
+def test_names_of_branches_and_tags(wrong: dict[str, str]) -> None:
+    with pytest.raises(PublishError, match="no name for a branch or tag"):
+        Target(REPO, **wrong)
+
+
+def test_a_branch_is_not_called_like_a_tag(hub: LocalHub) -> None:
+    publish(staged(shards("a")), Target(REPO, tag="v1"))
+    with pytest.raises(PublishError, match="v1 is a tag"):
+        publish(staged(shards("b"), "2"), Target(REPO, revision="v1"))
+    assert "data/a.parquet" in content(hub, "v1")
+
+
+def test_a_dead_connection_of_another_transfer_is_explained(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ConnectionError("https://cas.example/?signature=secret")  # As hf_xet raises it.
+
+    monkeypatch.setattr(HfApi, "preupload_lfs_files", broken)
+    with pytest.raises(PublishError, match="run the same command again") as caught:
+        publish(staged(shards("a")), Target(REPO))
+    assert "secret" not in str(caught.value)
 
 
 def test_targets_that_contradict_themselves() -> None:

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
 
@@ -141,6 +142,23 @@ def test_published_card_is_about_the_repository(folder):
     assert "handler.py" in published.text
     assert "sha256sum --check SHA256SUMS" in section(published, "Verify")
     assert model_card(folder, "org/model") == published.content
+
+
+def test_terms_of_access_are_kept(folder):
+    terms = {"extra_gated_prompt": "For research: only.", "extra_gated_fields": {"Institution": "text"}}
+    (folder / "README.md").write_text(f"---\nlicense: mit\nextra: 1\n{yaml.safe_dump(terms)}---\n\n# Mine\n")
+    about = card_of(folder, RUN, "org/model").data.to_dict()
+    assert {name: about.get(name) for name in terms} == terms
+    assert (about["license"], about.get("extra")) == ("other", None)
+    (folder / "README.md").write_text("---\na: b: c\n---\n")
+    with pytest.raises(ValueError, match=r"README\.md: front matter: "):
+        model_card(folder)
+
+
+def test_names_from_data_sets_stay_in_their_cells(folder):
+    source = SourceRows("MT |\n\n# Free for all\n", None, None, 1)
+    card = card_of(folder, replace(RUN, uses=[DataUse("training", "train", [source])]))
+    assert "| MT / # Free for all | not stated |" in section(card, "Training data")
 
 
 def test_the_packaged_card_is_that_of_its_files():

@@ -46,7 +46,10 @@ def test_failed_save_leaves_the_earlier_folder(parts, tmp_path):
         save_complete(model, processor, tmp_path / "model", replace(RUN, recipe={"seed": object()}))
     assert read_run(tmp_path / "model") == RUN
     assert AutoModel.from_pretrained(tmp_path / "model").lm_head.weight.any()
+    (tmp_path / "model.old").mkdir()
+    (tmp_path / "model.old/config.json").touch()  # left by a killed process
     save_complete(model, processor, tmp_path / "model", None)
+    assert not (tmp_path / "model.old").exists()
     assert read_run(tmp_path / "model") is None
     assert "No training run is recorded" in (tmp_path / "model/README.md").read_text()
 
