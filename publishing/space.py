@@ -60,6 +60,9 @@ def stage_space(
         DataError: A file is missing, or one of its fields would not work on the Hub.
     """
     card = _read_card(folder)
+    for repository in (*models, *datasets):
+        if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository):
+            raise DataError(folder, "models", f"{repository!r} is no id of the Hub", "Give it as NAMESPACE/NAME")
     if models:
         card.data["models"] = list(models)
     if datasets:

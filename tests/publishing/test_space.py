@@ -76,6 +76,12 @@ def test_the_card_names_models_and_data_sets(space: Path, tmp_path: Path) -> Non
     assert after.text == before.text
 
 
+@pytest.mark.parametrize("place", ["/home/ada/model", "model", "a/b/c", "../model"])
+def test_a_model_that_no_visitor_can_load_is_refused(space: Path, tmp_path: Path, place: str) -> None:
+    with pytest.raises(DataError, match="is no id of the Hub"):
+        stage_space(space, "org/space", tmp_path / "staging", models=[place])
+
+
 def test_this_version_is_pinned_and_must_be_on_pypi(space: Path, tmp_path: Path) -> None:
     staged = stage_space(space, "org/space", tmp_path)
     lines = (space / "requirements.txt").read_text("utf-8").splitlines()
