@@ -7,6 +7,8 @@ STAMP := $(VENV)/.stamp
 RAW ?=
 # 1 opens the Space at the end of the demo, 0 does not.
 DEMO_SERVE ?= 1
+# Processes of `make test`; a file of tests stays in one.
+TEST_WORKERS ?= 2
 # For example `make test PYTEST_ARGS="-m 'not slow'"`.
 PYTEST_ARGS ?=
 
@@ -36,7 +38,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	scripts/install_chromium.sh
-	$(BIN)/python -m pytest --durations=15 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations=15 $(PYTEST_ARGS)
 
 quality: $(STAMP)
 	$(BIN)/ruff check .
