@@ -214,7 +214,7 @@ def _tell(job: _Job, branch: str, remote: Remote, plan: Plan, say: Say) -> None:
         return
     parts = _parts(plan, job)
     way = "a pull request" if target.create_pr else "one commit" if parts == 1 else f"{parts} commits, merged at once"
-    say(f"  {len(plan.sent)} files to send, {shown_size(size)}, and {len(plan.removed)} to remove, in {way}")
+    say(f"  to send: {len(plan.sent)} ({shown_size(size)}), to remove: {len(plan.removed)}, in {way}")
 
 
 def _check(job: _Job, remote: Remote, plan: Plan) -> None:
@@ -255,7 +255,7 @@ def _carry_out(job: _Job, branch: str, remote: Remote, plan: Plan, say: Say) -> 
         )
         remote, plan = job.read("main")
         _check(job, remote, plan)  # Somebody else may have created it at the same time.
-    if branch not in ("main",) and not branch.startswith("refs/pr/"):
+    if branch != "main" and not branch.startswith("refs/pr/"):
         ask(partial(job.api.create_branch, **job.kind, branch=branch, exist_ok=True), job.about)
         remote, plan = job.read(branch)
     branch, head = _send(job, branch, remote, plan)
