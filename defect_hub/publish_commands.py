@@ -107,11 +107,14 @@ def _publish(args: argparse.Namespace) -> None:
     try:
         staged = args.stage(args.folder, args.repo, staging, args)
         publish(staged, target, dry_run=args.dry_run, overwrite=args.overwrite)
+        if not args.dry_run:
+            shutil.rmtree(staging, ignore_errors=True)
     except KeyboardInterrupt:
         print(f"interrupted; {SAME_COMMAND}", file=sys.stderr)
         raise
-    if not args.dry_run:
-        shutil.rmtree(staging, ignore_errors=True)
+    finally:
+        if staging.is_dir() and not any(staging.iterdir()):
+            staging.rmdir()
 
 
 def _publish_all(args: argparse.Namespace) -> int:

@@ -215,7 +215,9 @@ def _licences_text(rights: Sequence[Rights]) -> str:
     rows = [[part.source, part.license or "not stated", f"{part.rows:,}", f"{part.published:,}"] for part in rights]
     text = markdown_table(["source", "licence of the images", "rows", "images published"], rows) + "\n"
     if kept := sorted({part.source for part in rights if part.kept}):
-        text += f"\nWho published this data set states to hold the rights in the images of {', '.join(kept)}.\n"
+        names = ", ".join(kept)
+        text += f"\nWho published this data set states to hold the rights in the images of {names}; nobody else may "
+        text += "pass them on: `redistributable` is false.\n"
     return text
 
 

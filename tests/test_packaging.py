@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MAPPED = ("dataset_scripts", "modeling", "train", "evaluate_metrics", "benchmarks")
+MAPPED = ("dataset_scripts", "modeling", "train", "evaluate_metrics", "publishing", "benchmarks")
 DATA = (
     "dataset_scripts/*/*.yaml",
     "dataset_scripts/*/*.md",

@@ -11,7 +11,6 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData, RepoCard
 from safetensors import safe_open
 
-from defect_hub.modeling.base_weights import weight_files
 from defect_hub.train.run_facts import Cost, Measurement, RunFacts, read_run, stages, weights_license
 
 TAGS = ["defect-detection", "anomaly-detection", "industrial-inspection", "spgdd-gpt"]
@@ -118,7 +117,8 @@ def model_card(folder: Path, model_id: str | None = None) -> str:
         Front matter and text. The same files give the same card.
 
     Raises:
-        ValueError: if `run.json` or the earlier card is damaged, or weights are missing.
+        ValueError: if `run.json` or the earlier card is damaged.
+        OSError: if one of the other files is missing.
     """
     checkpoint = Checkpoint(
         model_id,
@@ -147,7 +147,9 @@ def model_card(folder: Path, model_id: str | None = None) -> str:
 
 def _weights(folder: Path) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for path in weight_files(folder):
+    index = folder / "model.safetensors.index.json"  # Read here: the model's own reader would load torch.
+    weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"] if index.is_file() else {}
+    for path in [folder / name for name in sorted({*weight_map.values()} or {"model.safetensors"})]:
         with safe_open(path, framework="numpy") as file:
             slices = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118 (no mapping)
         for tensor in slices:
