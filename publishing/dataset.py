@@ -21,15 +21,15 @@ from defect_hub.dataset_scripts.release import PLAIN_STATISTICS, Rights, count_r
 from defect_hub.dataset_scripts.rewrite import Card, check_apart, counts_line, is_of, read_card
 from defect_hub.dataset_scripts.statistics import write_statistics
 from defect_hub.dataset_scripts.validate import validate_build
-from defect_hub.publishing.staged import Staged
+from defect_hub.publishing.staged import MANIFEST, Staged
 
 LISTS = (
     *("box_repairs.csv", "categories.csv", "disagreements.csv", "duplicates.csv"),
     *("references.csv", "splits.csv", "zero_shot.csv"),
 )
 """The lists that builders write beside the shards."""
-AUDIT, CARD, SUMS = "audit.json", "README.md", "SHA256SUMS"
-MADE_ANEW = (AUDIT, CARD, SUMS, *(f"statistics/{name}" for name in (*PLAIN_STATISTICS, "samples.jpg")))
+AUDIT, CARD = "audit.json", "README.md"
+MADE_ANEW = (AUDIT, CARD, MANIFEST, *(f"statistics/{name}" for name in (*PLAIN_STATISTICS, "samples.jpg")))
 """What an earlier run may have left in the folder; published are those that belong to what is published."""
 REBUILD = "Build the data set again"
 LISTED = 5
@@ -200,11 +200,11 @@ def _write(
 
 def _copy_text(repo_id: str) -> str:
     name = _name(repo_id)
-    return f"""`defect-hub` works on a local copy; [{SUMS}]({SUMS}) tells whether that is whole:
+    return f"""`defect-hub` works on a local copy; [{MANIFEST}]({MANIFEST}) tells whether that is whole:
 
 ```bash
 hf download {repo_id} --repo-type dataset --local-dir {name}
-(cd {name} && sha256sum --check {SUMS})
+(cd {name} && sha256sum --check {MANIFEST})
 ```
 
 [{AUDIT}]({AUDIT}) lists all equal and nearly equal images in it.

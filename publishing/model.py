@@ -14,7 +14,7 @@ from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.readers.jsonfile import read_json
 from defect_hub.publishing.adapters import write_adapters
 from defect_hub.publishing.remote_code import RemoteCode, remote_code
-from defect_hub.publishing.staged import Staged
+from defect_hub.publishing.staged import MANIFEST, Staged
 from defect_hub.publishing.weights import INDEX, PICKLES, check_weights, find_weights, shard_weights
 from defect_hub.train.cards import GENERATED, model_card
 
@@ -33,7 +33,7 @@ TOKENIZER_FILES = (
 )
 """Published from the folder and from those directly below it, where a processor keeps its other tokenizers."""
 ROOT_FILES = ("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "run.json")
-MADE_ANEW = ("README.md", "SHA256SUMS", "requirements.txt")
+MADE_ANEW = ("README.md", MANIFEST, "requirements.txt")
 """Written for each publication, as all code is; what a folder holds of them is not worth a note."""
 OWNED = (
     *TOKENIZER_FILES,

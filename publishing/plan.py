@@ -17,10 +17,8 @@ from huggingface_hub.utils.sha import git_hash
 from tqdm import tqdm
 
 from defect_hub.publishing.hub import ask
-from defect_hub.publishing.staged import Repository, Staged
+from defect_hub.publishing.staged import MANIFEST, Repository, Staged
 
-MANIFEST = "SHA256SUMS"
-"""Lists every file of ours, in the form that `sha256sum --check` reads."""
 GIT_FILES = (".gitattributes",)
 """Kept by the Hub itself."""
 FIRST_FILES = (*GIT_FILES, "README.md")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,18 +19,19 @@ TOKEN = re.compile(rb"hf_[A-Za-z0-9]{34}")
 """The shape of the Hub's access tokens."""
 
 
-def refuse_private(files: Mapping[str, Path | bytes]) -> None:
-    """Look through every byte that would be published; Parquet columns are decompressed first.
+def refuse_private(files: Mapping[str, Path | bytes], sent: Collection[str]) -> None:
+    """Look through every byte that would be sent; Parquet columns are decompressed first.
 
     Args:
         files: Path in the repository -> local file, or content.
+        sent: Those of them that the Hub has not got.
 
     Raises:
         PublishError: A file holds an access token, the home directory, or the folder that is published.
     """
     private = _private(files)
-    for name, content in tqdm(files.items(), desc="looking for private data", unit="file", leave=False, delay=1):
-        for part in _parts(name, content):
+    for name in tqdm(sent, desc="looking for private data", unit="file", leave=False, delay=1):
+        for part in _parts(name, files[name]):
             found = next((what for what, secret in private.items() if secret.search(part)), None)
             if found is None and TOKEN.search(part):
                 found = "something of the form of an access token"

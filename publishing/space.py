@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 from defect_hub._version import __version__
 from defect_hub.dataset_scripts.readers.errors import DataError
-from defect_hub.publishing.staged import Staged
+from defect_hub.publishing.staged import REPO_ID, Staged
 
 _PACKAGE = "defect-hub"
 _PARTS = re.compile(r"README\.md|requirements\.txt|\w+\.py|examples/\w[\w.-]*\.(jpg|jpeg|png|webp)")
@@ -61,7 +61,7 @@ def stage_space(
     """
     card = _read_card(folder)
     for repository in (*models, *datasets):
-        if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository):
+        if not re.fullmatch(REPO_ID, repository):
             raise DataError(folder, "models", f"{repository!r} is no id of the Hub", "Give it as NAMESPACE/NAME")
     if models:
         card.data["models"] = list(models)

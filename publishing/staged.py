@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
 
+NAME = r"\w[\w.-]*"
+REPO_ID = rf"{NAME}/{NAME}"
+MANIFEST = "SHA256SUMS"
+"""Added to every repository: lists every file of ours, in the form that `sha256sum --check` reads."""
 RepoType = Literal["dataset", "model", "space"]
 
 

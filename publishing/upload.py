@@ -26,7 +26,6 @@ from defect_hub.publishing.hub import (
     wait,
 )
 from defect_hub.publishing.plan import (
-    MANIFEST,
     LocalFile,
     Plan,
     Remote,
@@ -38,13 +37,12 @@ from defect_hub.publishing.plan import (
     shown_size,
 )
 from defect_hub.publishing.privacy import refuse_private
-from defect_hub.publishing.staged import Repository, Staged
+from defect_hub.publishing.staged import MANIFEST, NAME, REPO_ID, Repository, Staged
 
 MAX_OPERATIONS = 100
 """Files of one commit, as the Hub recommends; more are a numbered series on a pull request, which is then merged."""
 BATCH_BYTES = 10_000_000_000
 """Contents for which permission to upload is asked at once; it expires."""
-NAME = r"\w[\w.-]*"
 PROPOSAL, SERIES = "Publish with defect-hub", "Publish with defect-hub, in parts"
 """Titles of pull requests; there is at most one open of each, which later runs go on with."""
 OVERTAKEN = (409, 412)
@@ -72,7 +70,7 @@ class Target:
     tag: str | None = None
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(rf"{NAME}/{NAME}", self.repo_id):
+        if not re.fullmatch(REPO_ID, self.repo_id):
             raise PublishError(f"{self.repo_id!r} is no repository; give it as NAMESPACE/NAME")
         for name in (self.revision, self.tag):
             if name is not None and (not re.fullmatch(NAME, name) or ".." in name):
@@ -147,7 +145,6 @@ def publish(
             overwritten. The repository is then as it was, or complete.
     """
     log_no_queries()
-    refuse_private(staged.files)
     api = HfApi(library_name="defect-hub", library_version=__version__)
     job = _Job(api, staged, local_files(staged), target, overwrite, max_operations)
     if not dry_run and not constants.is_offline_mode() and get_token() is None:
@@ -156,6 +153,7 @@ def publish(
         branch, remote, plan = _state(job, dry_run)
         _tell(job, branch, remote, plan, say)
         _check(job, remote, plan)
+        refuse_private(staged.files, [path for path in plan.sent if path in staged.files])
         if remote.asked:
             _validate_card(job)
         if dry_run:
@@ -382,8 +380,10 @@ def _send_contents(job: _Job, operations: Sequence[Operation], branch: str, prop
         raise PublishError(f"{job.about}: the connection broke off; {SAME_COMMAND}") from error
     except RuntimeError as error:  # In which huggingface_hub wraps what went wrong with one file.
         _refuse_changed(job)
-        if not isinstance(root_cause(error), HfHubHTTPError | httpx2.TransportError):
-            raise
+        cause = root_cause(error)
+        if not isinstance(cause, HfHubHTTPError | httpx2.TransportError):
+            kind = type(cause).__name__  # Its text may hold addresses, as above.
+            raise PublishError(f"{job.about}: the upload failed ({kind}); {SAME_COMMAND}") from error
         raise explained(error, f"{job.about}: {error}") from error
 
 

@@ -56,7 +56,8 @@ def check_weights(folder: Path) -> None:
     """
     tensors = find_weights(folder)
     _check_finite(tensors)
-    # On the meta device; the class is the installed one, never code that lies in the folder.
+    # On the meta device; other sizes are then listed, not raised. The class is the installed one, never code that lies
+    # in the folder.
     _, report = AutoModel.from_pretrained(
         folder,
         device_map="meta",

@@ -24,7 +24,7 @@ from defect_hub.dataset_scripts.steelsynth.release import write_release as write
 from defect_hub.dataset_scripts.tadd.build import build_tadd
 from defect_hub.dataset_scripts.transfer.build import build_transfer
 from defect_hub.publishing import dataset
-from defect_hub.publishing.dataset import AUDIT, LISTS, SUMS, stage_dataset
+from defect_hub.publishing.dataset import AUDIT, LISTS, MANIFEST, stage_dataset
 from defect_hub.publishing.staged import Staged
 from tests.dataset_scripts import mmio_layouts, tadd_layouts
 
@@ -395,8 +395,8 @@ def test_cards_are_those_of_the_hub(built: Callable[[str], Path], staged: Callab
     assert about.size_categories == ["n<1K"]
     assert about.configs[0]["config_name"] == "default"
     for link in re.findall(r"\]\((?!http)([^)#]+)", text):
-        assert link in files or link == SUMS
-    assert {AUDIT, SUMS} <= {*re.findall(r"\]\(([^)]+)", text)}
+        assert link in files or link == MANIFEST
+    assert {AUDIT, MANIFEST} <= {*re.findall(r"\]\(([^)]+)", text)}
     named = re.findall(r'load_dataset\(\s*"([^"]+)"', text)
     assert named and {*named} == {f"defects/{name}"}
     assert "this folder, seen from its parent" not in text
