@@ -1,47 +1,42 @@
-"""Threshold metrics over any number of scores in constant memory (21 MB), whatever the range of the scores.
+"""Threshold metrics over any number of scores in constant memory, whatever the range of the scores."""
 
-The bits of a float32, seen as an integer, keep the order of the numbers once negative values are flipped. The top
-20 bits (sign, exponent, 11 bits of mantissa) name one of 2^20 bins, each at most 2^-11 of its value wide: no range is
-needed. Probabilities crowd below 1, where these bins are coarse, so a score in [0.5, 1) is keyed by 1 - score, which
-float32 holds exactly. Beside the counts every bin keeps the lowest and the highest of the 12 bits left: where they
-agree all its scores are equal, and ties are treated exactly. Scores of float16, or of 8 bits, never share a bin.
-"""
-
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from defect_hub.evaluate_metrics.kernels.counts import (
-    Counts,
-    auroc_from_counts,
-    average_precision_from_counts,
-    best_f1_from_counts,
-)
+from defect_hub.evaluate_metrics.kernels.bins import NEGATIVES, POSITIVES, WEIGHTS, ScoreBins, Tally
+from defect_hub.evaluate_metrics.kernels.curves import Curve
+from defect_hub.evaluate_metrics.kernels.float_order import as_float32, keys_of_sorted, scores_of
+from defect_hub.evaluate_metrics.kernels.groups import Groups
 from defect_hub.evaluate_metrics.kernels.inputs import Values, check_scores, check_targets, flat_pair
+from defect_hub.evaluate_metrics.kernels.states import Arrays, MetricState, defined
 
-LOW_BITS = 12
-LOW_MASK = (1 << LOW_BITS) - 1
-SIGN_BIT = np.uint32(1 << 31)
-# The key of 0.5, and by how much 1 and above move up: 1 - score spans the 23 octaves from 2^-24 to 0.5.
-HALF = 0xBF000000
-SHIFT = 23 << 23
-BINS = ((1 << 32) + SHIFT) >> LOW_BITS
-# Temporaries stay inside the processor's cache, and small beside the state.
+# As long as no more scores were given in all, they are kept and the metrics are exact.
+EXACT_SCORES = 1 << 20
+# Scores binned at once: enough of them to share bins, few enough to be small beside the bins.
 CHUNK = 1 << 18
 
+Scores = NDArray[np.float32]
+Weights = NDArray[np.int64]
 
-class ScoreHistogram:
-    """Counts of negatives and positives per score bin; states add up across batches and processes.
 
-    Scores are rounded to float32. Scores that differ by less than 2^-11 of their size share a bin, so subtract a large
-    common offset first. `docs/metrics.md` gives measured errors; `kernels.ranking` is exact where memory allows.
+class ScoreHistogram(MetricState):
+    """AUROC, average precision and F1-max of scores with 0/1 targets; states add up across batches and processes.
+
+    Scores are rounded to float32. Up to 2^20 scores are kept as they are, and the metrics are exact; more are counted
+    in bins of neighbouring floats (`bins`). `docs/metrics.md` gives measured errors. The result depends on the scores
+    alone, never on their order, or on how they were split over batches and processes.
+
+    Attributes:
+        n_scores: number of scores given.
     """
 
     def __init__(self) -> None:
-        self._counts = np.zeros((2, BINS), np.int64)
-        self._lowest = np.full(BINS, LOW_MASK, np.uint16)
-        self._highest = np.zeros(BINS, np.uint16)
+        self.n_scores = 0
+        self._kept: list[tuple[Scores, Scores, Weights]] = []
+        self._n_kept = 0
+        self._bins: ScoreBins | None = None
 
     def update(self, scores: Values, targets: Values) -> None:
         """Add scores of any shape with as many 0/1 targets, NumPy or torch; nothing is added if a value is bad.
@@ -55,88 +50,132 @@ class ScoreHistogram:
             check_scores(flat_scores[chunk])
             check_targets(flat_targets[chunk])
         for chunk in chunks:
-            self._add(flat_scores[chunk], check_targets(flat_targets[chunk]))
+            positive = check_targets(flat_targets[chunk])
+            self._add(flat_scores[chunk], positive, np.zeros(np.count_nonzero(positive), np.int64))
 
-    def merge(self, other: "ScoreHistogram") -> None:
+    def merge(self, other: Self) -> None:
         """Add the state of another histogram; the result equals one pass over both data, in any order."""
-        self._counts += other._counts
-        np.minimum(self._lowest, other._lowest, out=self._lowest)
-        np.maximum(self._highest, other._highest, out=self._highest)
+        self.n_scores += other.n_scores
+        self._n_kept += other._n_kept
+        self._kept += other._kept
+        if self.n_scores > EXACT_SCORES:
+            bins = self._bin_kept()
+            if other._bins is not None:
+                bins.merge(other._bins.tally())
 
     def auroc(self) -> float:
         """Area under the ROC curve in [0, 1]; raises UndefinedMetricError when a class is missing."""
-        _, positives, negatives = self._groups()
-        return auroc_from_counts(positives, negatives)
+        return self._groups().auroc()
 
     def average_precision(self) -> float:
         """Average precision in (0, 1]; raises UndefinedMetricError when a class is missing."""
-        bins, positives, negatives = self._groups()
-        return average_precision_from_counts(positives, negatives, self._lowest[bins] == self._highest[bins])
+        return self._groups().average_precision()
 
     def f1_max(self) -> tuple[float, float]:
-        """Highest F1 over the bins' lowest scores, and that score: `score >= threshold` means defective.
+        """Highest F1, and the highest score that reaches it: `score >= threshold` means defective.
 
         Raises:
             UndefinedMetricError: one class is missing.
         """
-        bins, positives, negatives = self._groups()
-        f1, best = best_f1_from_counts(positives, negatives)
-        return f1, _score_of((int(bins[best]) << LOW_BITS) | int(self._lowest[bins[best]]))
+        return self._groups().f1_max()
+
+    def roc_curve(self) -> Curve:
+        """False positive rate (x) and true positive rate (y); raises UndefinedMetricError when a class is missing."""
+        return self._groups().roc_curve()
+
+    def pr_curve(self) -> Curve:
+        """Recall (x) and precision (y); raises UndefinedMetricError when a class is missing."""
+        return self._groups().pr_curve()
+
+    def compute(self) -> dict[str, Any]:
+        """Return "auroc", "average_precision", "f1_max" and its "threshold", see `MetricState.compute`."""
+        groups = self._groups()
+        return defined(
+            {
+                "auroc": groups.auroc,
+                "average_precision": groups.average_precision,
+                "f1_max": lambda: groups.f1_max()[0],
+                "threshold": lambda: groups.f1_max()[1],
+            }
+        )
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """Return copies of the arrays: counts (2, BINS) int64, negatives first; lowest, highest (BINS,) uint16."""
-        return {"counts": self._counts.copy(), "lowest": self._lowest.copy(), "highest": self._highest.copy()}
+        """Return the number of scores, and the occupied bins (`Tally`), one score a bin as long as all are kept."""
+        return {name: np.asarray(value) for name, value in self._tally()._asdict().items()} | {
+            "n_scores": np.array(self.n_scores)
+        }
 
-    def load_state_dict(self, state: dict[str, NDArray[Any]]) -> None:
-        """Replace the state by one from `state_dict`.
+    @classmethod
+    def from_state_dict(cls, arrays: Arrays) -> Self:
+        """Rebuild a histogram; the inverse of `state_dict`."""
+        state = cls()
+        state.n_scores = int(arrays["n_scores"])
+        tally = Tally(int(arrays["shift"]), *(arrays[name] for name in Tally._fields[1:]))
+        if state.n_scores > EXACT_SCORES:
+            state._bins = ScoreBins()
+            state._bins.merge(tally)
+        else:
+            state._kept = [_expanded(tally)]
+            state._n_kept = state.n_scores
+        return state
 
-        Raises:
-            ValueError: an array is missing, or has another shape or type.
-        """
-        for name, own in (("counts", self._counts), ("lowest", self._lowest), ("highest", self._highest)):
-            given = state.get(name)
-            if given is None or given.shape != own.shape or given.dtype != own.dtype:
-                raise ValueError(f"state of a score histogram: `{name}` must be {own.dtype} of shape {own.shape}")
-        self._counts = state["counts"].copy()
-        self._lowest = state["lowest"].copy()
-        self._highest = state["highest"].copy()
+    def _add(self, scores: NDArray[Any], positive: NDArray[np.bool_], weights: Weights) -> None:
+        """Add checked scores (N,), of which P are positive, with the weights (P,) of the positives."""
+        scores = as_float32(scores)
+        if weights.size:
+            self._kept.append((scores[~positive], scores[positive], weights))
+        else:
+            self._kept.append((scores, scores[:0], weights))
+        self.n_scores += scores.size
+        self._n_kept += scores.size
+        if self.n_scores > EXACT_SCORES and (self._bins is None or self._n_kept >= CHUNK):
+            self._bin_kept()
 
-    def _add(self, scores: NDArray[Any], positive: NDArray[np.bool_]) -> None:
-        keys = _ordered_keys(scores)
-        bins = keys >> LOW_BITS
-        low = (keys & LOW_MASK).astype(np.uint16)
-        np.add.at(self._counts.reshape(-1), bins + positive * BINS, 1)
-        np.minimum.at(self._lowest, bins, low)
-        np.maximum.at(self._highest, bins, low)
+    def _bin_kept(self) -> ScoreBins:
+        bins = self._bins = self._bins or ScoreBins()
+        while self._kept:
+            negatives, positives, weights = _joined(self._pop(CHUNK))
+            negatives.sort()
+            bins.add(keys_of_sorted(negatives), NEGATIVES)
+            order = np.argsort(positives)
+            bins.add(keys_of_sorted(positives[order]), POSITIVES, weights[order])
+        return bins
 
-    def _groups(self) -> tuple[NDArray[np.intp], Counts, Counts]:
-        """Return the occupied bins from high to low with their positives and negatives."""
-        bins = np.flatnonzero(self._counts.any(axis=0))[::-1]
-        negatives, positives = self._counts[:, bins]
-        return bins, positives, negatives
+    def _pop(self, n: int) -> list[tuple[Scores, Scores, Weights]]:
+        """Take pieces of together about n scores out of those kept."""
+        pieces = []
+        while self._kept and n > 0:
+            pieces.append(self._kept.pop())
+            size = pieces[-1][0].size + pieces[-1][1].size
+            n -= size
+            self._n_kept -= size
+        return pieces
+
+    def _tally(self) -> Tally:
+        if self._bins is not None:
+            return self._bin_kept().tally()
+        negatives, positives, weights = _joined(self._kept)
+        order = np.argsort(positives)
+        return Tally.exact(keys_of_sorted(np.sort(negatives)), keys_of_sorted(positives[order]), weights[order])
+
+    def _groups(self) -> Groups:
+        tally = self._tally()
+        rows = (tally.counts[row, ::-1] for row in (NEGATIVES, POSITIVES, WEIGHTS))
+        return Groups(scores_of(tally.lowest_keys()[::-1]), *rows, (tally.lowest == tally.highest)[::-1])
 
 
-def _ordered_keys(scores: NDArray[Any]) -> NDArray[np.int64]:
-    """Map scores to integers of the same order, at least 0 and below 2^12 BINS."""
-    # Adding zero turns -0.0, which equals 0.0, into it.
-    scores = scores.astype(np.float32) + np.float32(0)
-    keys = _integers(scores)
-    keys[scores >= 1] += SHIFT
-    upper = (scores >= 0.5) & (scores < 1)
-    keys[upper] = 2 * HALF - _integers(1 - scores[upper])
-    return keys
+def _joined(pieces: list[tuple[Scores, Scores, Weights]]) -> tuple[Scores, Scores, Weights]:
+    if not pieces:
+        return np.empty(0, np.float32), np.empty(0, np.float32), np.empty(0, np.int64)
+    negatives, positives, weights = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
+    return negatives, positives, weights
 
 
-def _integers(numbers: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Flip all bits of a negative number, else set the sign bit."""
-    bits = numbers.view(np.uint32)
-    negative = (bits.view(np.int32) >> 31).view(np.uint32)
-    return (bits ^ (negative | SIGN_BIT)).astype(np.int64)
-
-
-def _score_of(key: int) -> float:
-    """Invert `_ordered_keys` for one key."""
-    if HALF < key <= HALF + SHIFT:
-        return 1 - _score_of(2 * HALF - key)
-    bits = np.uint32(key - SHIFT if key > HALF else key)
-    return float((bits ^ SIGN_BIT if bits & SIGN_BIT else ~bits).view(np.float32))
+def _expanded(tally: Tally) -> tuple[Scores, Scores, Weights]:
+    """Undo an exact tally; the weights of equal scores are only known summed, which is all that is asked of them."""
+    scores = scores_of(tally.bins)
+    n_negatives, n_positives, sums = tally.counts
+    weights = np.zeros(n_positives.sum(), np.int64)
+    present = n_positives > 0
+    weights[(np.cumsum(n_positives) - n_positives)[present]] = sums[present]
+    return np.repeat(scores, n_negatives), np.repeat(scores, n_positives), weights

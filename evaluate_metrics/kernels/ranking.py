@@ -1,16 +1,9 @@
 """Exact threshold metrics for data that fits in memory: sort once, then count per distinct score."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from defect_hub.evaluate_metrics.kernels.counts import (
-    Counts,
-    auroc_from_counts,
-    average_precision_from_counts,
-    best_f1_from_counts,
-)
+from defect_hub.evaluate_metrics.kernels.groups import Groups
 from defect_hub.evaluate_metrics.kernels.inputs import Values, check_scores, check_targets, flat_pair
 
 
@@ -28,8 +21,7 @@ def auroc(scores: Values, targets: Values) -> float:
         UndefinedMetricError: one class is missing.
         ValueError: NaN scores, targets other than 0 and 1, or different lengths.
     """
-    _, positives, negatives = _group(scores, targets)
-    return auroc_from_counts(positives, negatives)
+    return grouped(scores, targets).auroc()
 
 
 def average_precision(scores: Values, targets: Values) -> float:
@@ -40,8 +32,7 @@ def average_precision(scores: Values, targets: Values) -> float:
     Returns:
         A value in (0, 1]; the share of positives is chance.
     """
-    _, positives, negatives = _group(scores, targets)
-    return average_precision_from_counts(positives, negatives)
+    return grouped(scores, targets).average_precision()
 
 
 def f1_max(scores: Values, targets: Values) -> tuple[float, float]:
@@ -52,13 +43,20 @@ def f1_max(scores: Values, targets: Values) -> tuple[float, float]:
     Returns:
         F1 in (0, 1] and a threshold among the scores, where `score >= threshold` means defective.
     """
-    values, positives, negatives = _group(scores, targets)
-    f1, best = best_f1_from_counts(positives, negatives)
-    return f1, float(values[best])
+    return grouped(scores, targets).f1_max()
 
 
-def _group(scores: Values, targets: Values) -> tuple[NDArray[Any], Counts, Counts]:
-    """Return the distinct scores from high to low with their positives and negatives."""
+def grouped(scores: Values, targets: Values, weights: NDArray[np.int64] | None = None) -> Groups:
+    """Count the samples by distinct score.
+
+    Args:
+        scores: any shape, N values.
+        targets: N values, 0 or 1.
+        weights: (N,), of which those of the positives are summed.
+
+    Raises:
+        ValueError: see `auroc`.
+    """
     flat_scores, flat_targets = flat_pair(scores, targets)
     flat_scores, positive = check_scores(flat_scores), check_targets(flat_targets)
     order = np.argsort(flat_scores)[::-1]
@@ -66,4 +64,5 @@ def _group(scores: Values, targets: Values) -> tuple[NDArray[Any], Counts, Count
     # Neighbours are compared, not subtracted: inf - inf is NaN.
     ends = np.append(np.flatnonzero(values[1:] != values[:-1]), values.size - 1) if values.size else np.arange(0)
     positives = np.diff(np.cumsum(positive)[ends], prepend=0)
-    return values[ends], positives, np.diff(ends, prepend=-1) - positives
+    sums = np.zeros_like(positives) if weights is None else np.diff(np.cumsum(weights[order])[ends], prepend=0)
+    return Groups(values[ends], np.diff(ends, prepend=-1) - positives, positives, sums, np.ones(ends.size, np.bool_))

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
-from defect_hub.benchmarks.few_shot import as_markdown, draw_references, few_shot_table, memory_bank_scores, untrained
+from defect_hub.benchmarks.few_shot import as_markdown, few_shot_table, memory_bank_scores, untrained
 from defect_hub.modeling.vv_clip import encode_image
 
 
@@ -47,16 +47,6 @@ def model(tiny_checkpoint: Path):  # type: ignore[no-untyped-def]
 @pytest.fixture(scope="module")
 def processor(tiny_checkpoint: Path):  # type: ignore[no-untyped-def]
     return AutoProcessor.from_pretrained(tiny_checkpoint)
-
-
-def test_references_are_normal_distinct_and_repeatable() -> None:
-    train = rows(20, seed=0)
-    chosen = draw_references(train, shots=4, draws=3, seed=42)
-    assert chosen == draw_references(train, shots=4, draws=3, seed=42)
-    assert len({tuple(draw) for draw in chosen}) == 3
-    for draw in chosen:
-        assert len(set(draw)) == 4
-        assert not any(train[index]["is_defective"] for index in draw)
 
 
 def test_memory_bank_is_the_mean_of_scaled_nearest_distances(model, processor) -> None:  # type: ignore[no-untyped-def]

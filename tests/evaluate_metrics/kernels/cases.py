@@ -1,32 +1,14 @@
-"""Score distributions that broke other implementations; every case holds both classes."""
+"""Scores and defect shapes that broke other implementations; every case holds both classes."""
 
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-Latent = NDArray[np.float32]
+from defect_hub.benchmarks.metrics_error import SCORES
+from defect_hub.benchmarks.metrics_speed import elliptical_defects
 
-
-def _saturated(latent: Latent) -> Latent:
-    return (1 / (1 + np.exp(-12 * latent, dtype=np.float32))).astype(np.float32)
-
-
-SCORES: dict[str, Callable[[Latent], NDArray]] = {
-    "random": lambda x: x,
-    "skewed_12": lambda x: (1 / (1 + np.exp(-x))) ** 12,
-    "skewed_40": lambda x: (1 / (1 + np.exp(-x))) ** 40,
-    "tied": lambda x: np.round(x, 1),
-    "two_levels": lambda x: (x > 1).astype(np.float32),
-    "constant": lambda x: np.full_like(x, 0.3),
-    "saturated": _saturated,
-    "negative": lambda x: x - 100,
-    "unbounded": lambda x: np.exp(8 * x) * np.sign(x),
-    "infinite": lambda x: np.where(np.abs(x) > 1.5, np.inf * x, x),
-    "signed_zero": lambda x: np.where(np.abs(x) < 1, 0 * x, x),
-    "float16": lambda x: x.astype(np.float16),
-    "eight_bit": lambda x: np.clip(x * 32 + 128, 0, 255).astype(np.uint8),
-}
+Masks = NDArray[np.bool_]
 
 
 def scored(name: str, n: int, seed: int = 0) -> tuple[NDArray, NDArray[np.bool_]]:
@@ -35,3 +17,55 @@ def scored(name: str, n: int, seed: int = 0) -> tuple[NDArray, NDArray[np.bool_]
     targets = rng.random(n) < 0.05
     latent = (rng.standard_normal(n) + 1.5 * targets).astype(np.float32)
     return SCORES[name](latent), targets
+
+
+def _single_pixels(n: int, side: int, rng: np.random.Generator) -> Masks:
+    masks = np.zeros((n, side, side), bool)
+    masks[np.arange(n), rng.integers(side, size=n), rng.integers(side, size=n)] = True
+    return masks
+
+
+def _diagonal_neighbours(n: int, side: int, rng: np.random.Generator) -> Masks:
+    """Squares that touch at a corner: one region each by 8-connectivity, two by 4-connectivity."""
+    masks = np.zeros((n, side, side), bool)
+    masks[:, 2:6, 2:6] = masks[:, 6:8, 6:8] = masks[:, 8, 5] = True
+    masks[:, -3, -3] = masks[:, -2, -2] = True
+    return masks
+
+
+def _at_the_borders(n: int, side: int, rng: np.random.Generator) -> Masks:
+    """Regions in all corners and along two edges; the last rows of one map and the first of the next are defective."""
+    masks = np.zeros((n, side, side), bool)
+    masks[:, 0, :] = masks[:, -2:, 4:] = masks[:, 3:6, 0] = masks[:, 8, -1] = True
+    return masks
+
+
+def _whole_maps(n: int, side: int, rng: np.random.Generator) -> Masks:
+    masks = np.zeros((n, side, side), bool)
+    masks[::2] = True
+    return masks
+
+
+def _noise(n: int, side: int, rng: np.random.Generator) -> Masks:
+    """Many small ragged regions, some inside the holes of others."""
+    return rng.random((n, side, side)) < 0.3
+
+
+SHAPES: dict[str, Callable[[int, int, np.random.Generator], Masks]] = {
+    "ellipses": elliptical_defects,
+    "single_pixels": _single_pixels,
+    "diagonal_neighbours": _diagonal_neighbours,
+    "at_the_borders": _at_the_borders,
+    "whole_maps": _whole_maps,
+    "noise": _noise,
+}
+
+
+def scored_maps(
+    name: str = "random", shape: str = "ellipses", n: int = 6, side: int = 32, seed: int = 0
+) -> tuple[NDArray, Masks]:
+    """Return score maps (n, side, side) of the named distribution, defects higher by 1.5 spreads, and the masks."""
+    rng = np.random.default_rng(seed)
+    masks = SHAPES[shape](n, side, rng)
+    latent = (rng.standard_normal(masks.shape, dtype=np.float32) + np.float32(1.5) * masks).astype(np.float32)
+    return SCORES[name](latent), masks

@@ -1,17 +1,24 @@
-"""The streaming histogram against the exact metrics."""
+"""The streaming histogram against the exact metrics: equal up to 2^20 scores, close beyond."""
 
-import pickle
 import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 
-from defect_hub.evaluate_metrics.kernels import ScoreHistogram, UndefinedMetricError, auroc, average_precision, f1_max
+from defect_hub.evaluate_metrics.kernels import (
+    PixelScores,
+    ScoreHistogram,
+    UndefinedMetricError,
+    auroc,
+    average_precision,
+    f1_max,
+)
 from tests.evaluate_metrics.kernels.cases import SCORES, scored
 
-N = 400_000
-EXACT = {"tied", "two_levels", "constant", "float16", "eight_bit"}
+STREAMED = (1 << 20) + 50_000
+QUICK = {"random", "saturated", "minus_saturated", "one_outlier", "float16", "infinite"}
+TIED = {"tied", "two_levels", "constant", "float16", "eight_bit"}
 EDGES = np.float32(
     [
         -np.inf,
@@ -42,10 +49,22 @@ def histogram_of(scores, targets) -> ScoreHistogram:
 
 
 @pytest.mark.parametrize("name", SCORES)
-def test_streaming_is_close_to_exact(name):
-    scores, targets = scored(name, N)
+def test_small_data_is_exact(name):
+    scores, targets = scored(name, 30_000)
+    scores = scores.astype(np.float32)
     histogram = histogram_of(scores, targets)
-    tolerance = 1e-12 if name in EXACT else 1e-4
+    assert histogram.auroc() == pytest.approx(auroc(scores, targets), abs=1e-12)
+    assert histogram.average_precision() == pytest.approx(average_precision(scores, targets), abs=1e-12)
+    assert histogram.f1_max() == pytest.approx(f1_max(scores, targets), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SCORES]
+)
+def test_streaming_is_close_to_exact(name):
+    scores, targets = scored(name, STREAMED)
+    histogram = histogram_of(scores, targets)
+    tolerance = 1e-12 if name in TIED else 1e-4
 
     assert histogram.auroc() == pytest.approx(auroc(scores, targets), abs=tolerance)
     assert histogram.average_precision() == pytest.approx(average_precision(scores, targets), abs=tolerance)
@@ -53,57 +72,61 @@ def test_streaming_is_close_to_exact(name):
     assert -1e-12 <= f1_max(scores, targets)[0] - histogram.f1_max()[0] <= 10 * tolerance
 
 
-@pytest.mark.parametrize("cut", range(1, EDGES.size))
-def test_order_and_thresholds_are_exact_at_the_edges_of_float32(cut):
-    histogram = histogram_of(EDGES, np.arange(EDGES.size) >= cut)
+@pytest.mark.parametrize("cut", range(1, EDGES.size, 4))
+@pytest.mark.parametrize("copies", [1, STREAMED // EDGES.size + 1])
+def test_order_and_thresholds_are_exact_at_the_edges_of_float32(cut, copies):
+    histogram = histogram_of(np.repeat(EDGES, copies), np.repeat(np.arange(EDGES.size) >= cut, copies))
     assert histogram.auroc() == 1
     assert histogram.f1_max() == (1, EDGES[cut])
 
 
-@pytest.mark.parametrize("name", SCORES)
-def test_f1_threshold_is_a_score_that_reproduces_the_f1(name):
-    scores, targets = scored(name, 20_000)
+@pytest.mark.parametrize("n", [20_000, STREAMED])
+@pytest.mark.parametrize("name", ["random", "saturated", "shifted_1000", "infinite"])
+def test_f1_threshold_is_a_score_that_reproduces_the_f1(name, n):
+    scores, targets = scored(name, n)
     f1, threshold = histogram_of(scores, targets).f1_max()
-    predicted = scores.astype(np.float32) >= threshold
-    assert (scores.astype(np.float32) == threshold).any()
+    predicted = scores >= threshold
+    assert (scores == threshold).any()
     assert 2 * (predicted & targets).sum() / (predicted.sum() + targets.sum()) == pytest.approx(f1, abs=1e-12)
 
 
-@pytest.mark.parametrize("transform", [lambda x: x**3, lambda x: 7 * x - 40, lambda x: np.exp(x / 4), np.arctan])
+@pytest.mark.parametrize(
+    "transform",
+    [lambda x: x**3, lambda x: 7 * x - 40, lambda x: np.exp(x / 4), np.arctan, lambda x: x + 1_000],
+)
 def test_a_monotone_transform_changes_nothing(transform):
-    scores, targets = scored("random", N)
+    scores, targets = scored("random", STREAMED)
     plain, transformed = histogram_of(scores, targets), histogram_of(transform(scores), targets)
-    assert transformed.auroc() == pytest.approx(plain.auroc(), abs=1e-5)
+    assert transformed.auroc() == pytest.approx(plain.auroc(), abs=1e-4)
     assert transformed.average_precision() == pytest.approx(plain.average_precision(), abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ["random", "tied", "saturated", "negative"])
-def test_merged_parts_equal_one_pass(name):
-    scores, targets = scored(name, 30_000)
+@pytest.mark.parametrize(
+    ("name", "n"), [("random", 30_000), ("tied", 30_000), ("random", STREAMED), ("saturated", STREAMED)]
+)
+def test_merged_parts_equal_one_pass_exactly(name, n):
+    scores, targets = scored(name, n)
     whole, merged = histogram_of(scores, targets), ScoreHistogram()
-    for part in np.array_split(np.random.default_rng(1).permutation(scores.size), 3):
-        merged.merge(histogram_of(scores[part], targets[part]))
-    for key, value in whole.state_dict().items():
-        np.testing.assert_array_equal(merged.state_dict()[key], value)
-    assert merged.average_precision() == whole.average_precision()
+    for part in np.array_split(np.random.default_rng(1).permutation(n), 3):
+        merged.merge(ScoreHistogram.from_bytes(histogram_of(scores[part], targets[part]).to_bytes()))
+    assert merged.to_bytes() == whole.to_bytes()
+    assert merged.compute() == whole.compute()
 
 
-def test_state_survives_serialisation_and_is_a_snapshot():
+def test_a_restored_state_is_a_snapshot():
     scores, targets = scored("random", 10_000)
-    histogram, restored = histogram_of(scores, targets), ScoreHistogram()
-    restored.load_state_dict(pickle.loads(pickle.dumps(histogram.state_dict())))
-    before = histogram.auroc()
+    histogram = histogram_of(scores, targets)
+    before = histogram.to_bytes()
+    restored = ScoreHistogram.from_state_dict(histogram.state_dict())
+    assert restored.to_bytes() == before
     restored.update(-scores, targets)
-    assert histogram.auroc() == before
-    assert restored.auroc() != before
+    assert histogram.to_bytes() == before
+    assert restored.auroc() != histogram.auroc()
 
 
-def test_a_foreign_state_is_refused():
-    state = ScoreHistogram().state_dict()
-    with pytest.raises(ValueError, match="`lowest` must be uint16"):
-        ScoreHistogram().load_state_dict({**state, "lowest": state["lowest"][:10]})
-    with pytest.raises(ValueError, match="`counts` must be int64"):
-        ScoreHistogram().load_state_dict({})
+def test_the_state_of_another_metric_is_refused():
+    with pytest.raises(ValueError, match="expected the state of a ScoreHistogram, got that of a PixelScores"):
+        ScoreHistogram.from_bytes(PixelScores().to_bytes())
 
 
 def test_torch_maps_in_batches_equal_one_array():
@@ -117,16 +140,19 @@ def test_torch_maps_in_batches_equal_one_array():
 
 
 def test_memory_does_not_grow_with_the_number_of_scores():
-    scores, targets = scored("random", 1 << 22)
+    scores, targets = scored("random", 1 << 19)
     histogram = ScoreHistogram()
+    for _ in range(3):
+        histogram.update(scores, targets)
+    peaks = []
     tracemalloc.start()
-    histogram.update(scores[: 1 << 20], targets[: 1 << 20])
-    peak_small = tracemalloc.get_traced_memory()[1]
-    tracemalloc.reset_peak()
-    histogram.update(scores, targets)
-    peak_large = tracemalloc.get_traced_memory()[1]
+    for _ in range(4):
+        tracemalloc.reset_peak()
+        histogram.update(scores, targets)
+        peaks.append(tracemalloc.get_traced_memory()[1])
     tracemalloc.stop()
-    assert peak_large < 1.1 * peak_small < 20e6
+    assert max(peaks) < 50e6
+    assert peaks[-1] <= 1.05 * peaks[0]
 
 
 @pytest.mark.parametrize(
@@ -139,9 +165,10 @@ def test_memory_does_not_grow_with_the_number_of_scores():
 )
 def test_bad_values_are_refused_and_leave_the_state(scores, targets, reason):
     histogram = histogram_of([0.1, 0.9], [0, 1])
+    before = histogram.to_bytes()
     with pytest.raises(ValueError, match=reason):
         histogram.update(scores, targets)
-    assert histogram.state_dict()["counts"].sum() == 2
+    assert histogram.to_bytes() == before
 
 
 @pytest.mark.parametrize("metric", ["auroc", "average_precision", "f1_max"])
@@ -150,3 +177,15 @@ def test_one_class_is_an_error_with_a_reason(metric, targets, reason):
     histogram = histogram_of(np.linspace(0, 1, len(targets)), targets)
     with pytest.raises(UndefinedMetricError, match=reason):
         getattr(histogram, metric)()
+
+
+def test_compute_leaves_out_what_has_no_value():
+    assert histogram_of([0.1, 0.9], [0, 1]).compute() == {
+        "auroc": 1,
+        "average_precision": 1,
+        "f1_max": 1,
+        "threshold": np.float32(0.9),
+    }
+    result = histogram_of([0.1, 0.9], [0, 0]).compute()
+    assert result.keys() == {"undefined"}
+    assert result["undefined"].keys() == {"auroc", "average_precision", "f1_max", "threshold"}
