@@ -1,101 +1,94 @@
-"""The base of `evaluate` modules that keep a histogram instead of the maps they are given."""
+"""The base of `evaluate` modules that count what they are given, and forget it."""
 
-import io
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
-import datasets
 import evaluate
-import numpy as np
 
-from defect_hub.evaluate_metrics.kernels import ScoreHistogram
+from defect_hub.evaluate_metrics.exchange import Exchange
+from defect_hub.evaluate_metrics.kernels.states import MetricState
+
+State = TypeVar("State", bound=MetricState)
+_SETTINGS = inspect.signature(evaluate.EvaluationModule).parameters.keys()
 
 
-class StreamingMetric(evaluate.Metric, ABC):
-    """A metric of maps and masks in constant memory: `add_batch` counts, nothing is written until `compute`.
+class StreamingMetric(evaluate.Metric, ABC, Generic[State]):
+    """A metric in constant memory: `add_batch` counts, nothing is written until `compute`.
 
-    With `num_process > 1` each process hands over its counts in `compute`, by the cache files of `evaluate`; process 0
-    waits `timeout` seconds for the others, fails if one is missing, and alone returns a result.
+    With `num_process > 1` each process hands its state to process 0 in `compute` (`exchange`). Process 0 waits
+    `timeout` seconds for the others, fails if one is missing or killed, and alone returns a result: exactly that of a
+    single process.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._reset()
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        # `evaluate` would ignore a setting with a typing error.
+        unknown = settings.keys() - _SETTINGS
+        if unknown:
+            raise ValueError(f"unknown settings {sorted(unknown)} of {type(self).__name__}; see its card for options")
+        super().__init__(*args, **settings)
+        self._exchange: Exchange | None = None
+        self._state: State | None = None
+        self._n_samples = 0
 
     def __len__(self) -> int:
-        return self._n_images
+        return self._n_samples
 
     @abstractmethod
-    def result(self, histogram: ScoreHistogram) -> dict[str, float]:
-        """Return the metric of all counted pixels."""
+    def new_state(self) -> State:
+        """Return the state of no samples."""
+
+    def update(self, state: State, predictions: Any, references: Any) -> None:
+        """Add a batch, the first axis is the sample; nothing is added if a value is bad."""
+        state.update(predictions, references)
+
+    @abstractmethod
+    def result(self, state: State, *_: Any, **options: Any) -> dict[str, Any]:
+        """Return the metrics by name; the options are those given to `compute`."""
 
     def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
-        """Count one map and its mask."""
+        """Count one sample."""
         self.add_batch(predictions=[prediction], references=[reference], **kwargs)
 
     def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
-        """Count maps and their masks; the first axis is the image, sizes may differ between images.
+        """Count samples; of a batch with a bad one, none.
 
         Raises:
-            ValueError: a map and its mask differ in size, a score is NaN, or a mask value is neither 0 nor 1.
+            ValueError: the numbers of predictions and references differ, or what the metric says of bad values.
         """
-        if kwargs:
-            raise ValueError(f"unknown inputs {sorted(kwargs)}; give predictions and references")
-        for score_map, mask in zip(predictions, references, strict=True):
-            self._histogram.update(score_map, mask)
-            self._n_images += 1
+        if kwargs or predictions is None or references is None:
+            raise ValueError(f"give predictions and references, and nothing else; got also {sorted(kwargs)}")
+        if len(predictions) != len(references):
+            raise ValueError(f"{len(predictions)} predictions but {len(references)} references")
+        if self._state is None:
+            self._state = self.new_state()
+        self.update(self._state, predictions, references)
+        self._n_samples += len(predictions)
 
-    def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, float] | None:
-        """Return the metric of everything added (None on all processes but the first), and start afresh."""
+    def compute(self, *, predictions: Any = None, references: Any = None, **options: Any) -> dict[str, Any] | None:
+        """Return the metrics of everything added (None on all processes but the first), and start afresh.
+
+        Raises:
+            ValueError: with several processes, one did not arrive in time or was killed.
+        """
         if predictions is not None or references is not None:
-            self.add_batch(predictions=predictions, references=references, **kwargs)
-        histogram = self._histogram
-        self._reset()
-        if self.num_process > 1:
-            states = self._exchange().compute(states=[_to_bytes(histogram)])
-            if states is None:
-                return None
-            histogram = _merged(states["states"])
-        return self.result(histogram)
+            self.add_batch(predictions=predictions, references=references)
+        state = self.new_state() if self._state is None else self._state
+        self._state, self._n_samples = None, 0
+        total = self._summed(state) if self.num_process > 1 else state
+        return None if total is None else self.result(total, **options)
 
-    def _reset(self) -> None:
-        self._histogram = ScoreHistogram()
-        self._n_images = 0
-
-    def _exchange(self) -> "_States":
-        # The metric's name keeps modules of one experiment apart.
-        return _States(
-            config_name=self.name,
-            cache_dir=self._data_dir_root,
-            num_process=self.num_process,
-            process_id=self.process_id,
-            experiment_id=self.experiment_id,
-            timeout=self.timeout,
-        )
-
-
-class _States(evaluate.Metric):
-    """Carries one state per process to process 0."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        features = datasets.Features({"states": datasets.Value("binary")})
-        return evaluate.MetricInfo(description="", citation="", features=features)
-
-    def _compute(self, states: list[bytes]) -> dict[str, list[bytes]]:
-        return {"states": states}
-
-
-def _to_bytes(histogram: ScoreHistogram) -> bytes:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **histogram.state_dict())
-    return buffer.getvalue()
-
-
-def _merged(states: Iterable[bytes]) -> ScoreHistogram:
-    total = ScoreHistogram()
-    for state in states:
-        part = ScoreHistogram()
-        part.load_state_dict(dict(np.load(io.BytesIO(state), allow_pickle=False)))
-        total.merge(part)
-    return total
+    def _summed(self, state: State) -> State | None:
+        """The state of all processes together; None on all but the first."""
+        if self._exchange is None:
+            self._exchange = Exchange(
+                Path(self.data_dir), self.experiment_id, self.num_process, self.process_id, self.timeout
+            )
+        gathered = self._exchange.gather(state.to_bytes())
+        if gathered is None:
+            return None
+        total, *others = (type(state).from_bytes(data) for data in gathered)
+        for other in others:
+            total.merge(other)
+        return total

@@ -172,8 +172,10 @@ def _requirement_lines(path: Path, requirement: str | None) -> Iterator[str]:
             raise DataError(path, line, "comes from sdk_version of the card", "Remove the line")
         if name == _PACKAGE:
             found = True
-            extras = f"[{','.join(sorted(wanted.extras))}]" if wanted.extras else ""
-            yield _own(requirement) if requirement else f"{_PACKAGE}{extras}=={__version__}"
+            own = _own(requirement) if requirement else Requirement(f"{_PACKAGE}=={__version__}")
+            # What this Space needs holds also where the package comes from elsewhere.
+            own.extras |= wanted.extras
+            yield str(own)
             continue
         _check_pinned(wanted, path)
         yield line
@@ -181,12 +183,12 @@ def _requirement_lines(path: Path, requirement: str | None) -> Iterator[str]:
         raise DataError(path, _PACKAGE, "is not listed", f"Add the line {_PACKAGE}[space]")
 
 
-def _own(requirement: str) -> str:
+def _own(requirement: str) -> Requirement:
     wanted = _parsed(requirement, "--requirement")
     if canonicalize_name(wanted.name) != _PACKAGE:
         raise DataError("--requirement", requirement, f"is not {_PACKAGE}", f"Write {_PACKAGE}[space] @ https://...")
     _check_pinned(wanted, "--requirement")
-    return requirement
+    return wanted
 
 
 def _parsed(line: str, place: str | Path) -> Requirement:

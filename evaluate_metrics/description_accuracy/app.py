@@ -1,37 +1,32 @@
 """A small Space: description accuracy of a table of answers."""
 
 from pathlib import Path
+from typing import Any
 
 import evaluate
-import gradio as gr
+
+from defect_hub.evaluate_metrics.apps import table_app
 
 METRIC = evaluate.load(str(Path(__file__).with_name("description_accuracy.py")))
 EXAMPLE = [["Yes, there is a scratch.", 1], ["No, it is clean.", 0], ["Perhaps.", 1]]
 
 
-def compute(rows: list[list]) -> dict[str, float]:
+def compute(rows: list[list]) -> dict[str, Any]:
     """Return the metric of the table's rows."""
-    try:
-        return METRIC.compute(
-            predictions=[str(row[0]) for row in rows],
-            references=[int(row[1]) for row in rows],
-        )
-    except ValueError as error:
-        raise gr.Error(str(error)) from error
-
-
-with gr.Blocks(title="Description accuracy") as demo:
-    gr.Markdown("# Description accuracy\nIs the leading yes or no of each answer right?")
-    table = gr.Dataframe(
-        EXAMPLE,
-        headers=["answer", "defective (0 or 1)"],
-        datatype=["str", "number"],
-        type="array",
-        column_count=2,
-        elem_id="table",
+    return METRIC.compute(
+        predictions=[str(row[0]) for row in rows],
+        references=[int(row[1]) for row in rows],
     )
-    button = gr.Button("Compute", elem_id="compute")
-    button.click(compute, table, gr.JSON(elem_id="result"))
+
+
+demo = table_app(
+    title="Description accuracy",
+    about='Does each answer say yes or no to "is there a defect?", and is it right?',
+    headers=["answer", "defective (0 or 1)"],
+    datatypes=["str", "number"],
+    example=EXAMPLE,
+    compute=compute,
+)
 
 if __name__ == "__main__":
     demo.launch()

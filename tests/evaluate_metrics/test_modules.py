@@ -1,121 +1,238 @@
-"""The `evaluate` modules as a user loads them: add_batch, combine, two processes."""
+"""The `evaluate` modules as a user loads them: batches, options, combine, several processes."""
 
-import multiprocessing
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import evaluate
 import numpy as np
 import pytest
 import torch
 
-from defect_hub.evaluate_metrics.kernels import UndefinedMetricError, auroc, f1_max
-
-METRICS = Path(__file__).parents[2] / "evaluate_metrics"
-RNG = np.random.default_rng(0)
-SCORES = RNG.random(60)
-LABELS = (SCORES + RNG.normal(0, 0.3, 60)) > 0.6
-MAPS = RNG.random((6, 40, 50), dtype=np.float32).astype(np.float16)
-MASKS = MAPS + RNG.normal(0, 0.3, MAPS.shape) > 0.9
-TEXTS = ["Yes, a scratch."] * 40 + ["No defect."] * 10 + ["Unclear."] * 10
-
-
-def load(name: str, **kwargs) -> evaluate.EvaluationModule:
-    return evaluate.load(str(METRICS / name), **kwargs)
-
-
-def _compute_part(name, cache_dir, process_id, experiment_id, results):
-    """Compute on every second sample; run in one process of two."""
-    metric = load(
-        name, num_process=2, process_id=process_id, experiment_id=experiment_id, cache_dir=cache_dir, timeout=60
-    )
-    predictions, references = (MAPS, MASKS) if name == "pixel_auroc" else (SCORES, LABELS)
-    metric.add_batch(predictions=predictions[process_id::2], references=references[process_id::2])
-    results.put((process_id, metric.compute()))
+from defect_hub.evaluate_metrics.kernels import UndefinedMetricError, aupro, auroc
+from tests.evaluate_metrics.modules import (
+    EXPECTED,
+    IMAGE_METRICS,
+    LABELS,
+    MAPS,
+    MASKS,
+    METRICS,
+    NAMES,
+    PIXEL_METRICS,
+    SCORES,
+    load,
+    samples,
+)
 
 
-def test_load_by_the_relative_path_of_a_clone(monkeypatch):
+@pytest.mark.parametrize("name", NAMES)
+def test_every_folder_is_a_metric_of_its_name(name, monkeypatch):
     monkeypatch.chdir(METRICS.parent)
-    metric = evaluate.load("evaluate_metrics/pixel_auroc")
-    assert metric.compute(predictions=[[[0.1, 0.9]]], references=[[[0, 1]]]) == {"pixel_auroc": 1.0}
+    metric = evaluate.load(f"evaluate_metrics/{name}")
+    assert isinstance(metric, evaluate.Metric)
+    assert metric.name == name
+    assert metric.description
+    assert "Returns:" in metric.inputs_description
 
 
-def test_image_metrics_in_batches_equal_the_kernels():
-    for name, expected in (
-        ("image_auroc", {"image_auroc": auroc(SCORES, LABELS)}),
-        ("f1_max", dict(zip(("f1_max", "threshold"), f1_max(SCORES, LABELS), strict=True))),
-    ):
-        metric = load(name)
-        metric.add_batch(predictions=SCORES[:20], references=LABELS[:20])
-        metric.add_batch(predictions=SCORES[20:], references=LABELS[20:])
-        assert metric.compute() == expected
+def test_the_expected_values_are_of_the_samples():
+    assert EXPECTED["pixel_auroc"]["pixel_auroc"] == auroc(MAPS, MASKS)
+    assert EXPECTED["aupro"]["aupro_0.3"] == pytest.approx(aupro(MAPS, MASKS), abs=1e-9)
+    assert 0.6 < min(EXPECTED["image_ap"]["image_ap"], EXPECTED["pixel_metrics"]["pixel_auroc"]) < 1
 
 
-def test_pixel_auroc_streams_batches_maps_and_tensors_of_any_size():
-    metric = load("pixel_auroc")
+@pytest.mark.parametrize("name", IMAGE_METRICS)
+def test_image_metrics_in_batches_equal_the_kernels(name):
+    metric = load(name)
+    metric.add_batch(predictions=SCORES[:20], references=LABELS[:20])
+    metric.add(prediction=SCORES[20], reference=LABELS[20])
+    metric.add_batch(predictions=torch.from_numpy(SCORES[21:]), references=torch.from_numpy(LABELS[21:]))
+    assert metric.compute() == EXPECTED[name]
+    assert metric.compute(predictions=SCORES.tolist(), references=LABELS.tolist()) == EXPECTED[name]
+
+
+@pytest.mark.parametrize("name", PIXEL_METRICS)
+def test_pixel_metrics_stream_arrays_tensors_and_lists(name):
+    metric = load(name)
     metric.add_batch(predictions=MAPS[:3], references=MASKS[:3])
-    metric.add_batch(predictions=torch.from_numpy(MAPS[3:5]), references=torch.from_numpy(MASKS[3:5]))
-    metric.add(prediction=MAPS[5, :7].tolist(), reference=MASKS[5, :7].tolist())
-    metric.add(prediction=MAPS[5, 7:], reference=MASKS[5, 7:])
+    metric.add_batch(predictions=torch.from_numpy(MAPS[3:5]), references=torch.from_numpy(MASKS[3:5]).long())
+    metric.add(prediction=MAPS[5].tolist(), reference=MASKS[5].tolist())
+    metric.add_batch(predictions=torch.from_numpy(MAPS[6:])[:, None], references=MASKS[6:].astype(np.uint8))
     assert len(metric) == 7
-    assert metric.compute()["pixel_auroc"] == pytest.approx(auroc(MAPS, MASKS), abs=1e-12)
+    assert metric.compute() == EXPECTED[name]
     assert len(metric) == 0
+    assert metric.compute(predictions=MAPS, references=MASKS) == EXPECTED[name]
 
 
-def test_pixel_auroc_writes_nothing(tmp_path):
-    metric = load("pixel_auroc", cache_dir=str(tmp_path))
+@pytest.mark.parametrize("name", PIXEL_METRICS)
+def test_images_may_differ_in_size(name):
+    # A normal image is cut: the parts hold the same pixels and the same regions.
+    assert not MASKS[5].any()
+    parts, masks = ([*images[:5], images[5, :25], images[5, 25:], images[6]] for images in (MAPS, MASKS))
+    assert load(name).compute(predictions=parts, references=masks) == EXPECTED[name]
+    tensors = [torch.from_numpy(part) for part in parts]
+    assert load(name).compute(predictions=tensors, references=masks) == EXPECTED[name]
+
+
+@pytest.mark.parametrize("name", PIXEL_METRICS)
+def test_bfloat16_maps_count_as_their_values(name):
+    rounded = torch.from_numpy(MAPS).bfloat16()
+    expected = load(name).compute(predictions=rounded.float().numpy(), references=MASKS)
+    assert load(name).compute(predictions=rounded, references=torch.from_numpy(MASKS)) == expected
+    if name in ("pixel_auroc", "pixel_ap"):
+        assert expected != EXPECTED[name]
+
+
+def test_bfloat16_scores_of_images():
+    scores = torch.from_numpy(SCORES).bfloat16()
+    expected = auroc(scores, LABELS)
+    assert load("image_auroc").compute(predictions=scores, references=torch.from_numpy(LABELS)) == {
+        "image_auroc": expected
+    }
+
+
+@pytest.mark.parametrize("name", PIXEL_METRICS)
+def test_one_process_writes_nothing(name, tmp_path):
+    metric = load(name, cache_dir=str(tmp_path))
     metric.add_batch(predictions=MAPS, references=MASKS)
     metric.compute()
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_description_accuracy():
-    expected = {"description_accuracy": pytest.approx(10 / 60), "unparsed": pytest.approx(10 / 60)}
-    assert load("description_accuracy").compute(predictions=TEXTS, references=[False] * 60) == expected
+@pytest.mark.parametrize("name", PIXEL_METRICS)
+def test_of_a_batch_with_a_bad_value_nothing_is_counted(name):
+    metric = load(name)
+    metric.add_batch(predictions=MAPS, references=MASKS)
+    for predictions, references, reason in (
+        ([MAPS[0], np.full((40, 50), np.nan)], MASKS[:2], "NaN"),
+        (MAPS[:2], MASKS[:2] * 255, "0 or 1"),
+        (MAPS[:2, :, :49], MASKS[:2], "size"),
+        (MAPS[:2], MASKS[:1], "2 predictions but 1 references"),
+        (MAPS[:2], None, "give predictions and references"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            metric.add_batch(predictions=predictions, references=references)
+    assert len(metric) == 7
+    assert metric.compute() == EXPECTED[name]
+
+
+def test_inputs_options_and_settings_with_typing_errors_are_refused():
+    with pytest.raises(ValueError, match=r"nothing else; got also \['maps'\]"):
+        load("pixel_auroc").add_batch(predictions=MAPS, references=MASKS, maps=MAPS)
+    with pytest.raises(ValueError, match=r"unknown settings \['limit'\] of Aupro"):
+        load("aupro", limit=0.1)
+    with pytest.raises(TypeError, match="limits"):
+        load("aupro").compute(predictions=MAPS, references=MASKS, limits=0.1)
+    with pytest.raises(ValueError, match="limit must be"):
+        load("aupro").compute(predictions=MAPS, references=MASKS, limit=30)
+
+
+@pytest.mark.parametrize("name", ["aupro", "pixel_metrics"])
+def test_the_limit_is_part_of_the_name(name):
+    found = load(name).compute(predictions=MAPS, references=MASKS, limit=0.1)
+    assert found["aupro_0.1"] == pytest.approx(aupro(MAPS, MASKS, limit=0.1), abs=1e-9)
+    assert "aupro_0.3" not in found
+
+
+def test_the_threshold_of_iou_is_given_to_load_or_to_compute():
+    expected = EXPECTED["pixel_iou"]
+    metric = evaluate.load(str(METRICS / "pixel_iou"))
+    assert metric.compute(predictions=MAPS, references=MASKS, threshold=0.6) == expected
+    with pytest.raises(ValueError, match=r"threshold: not given; use evaluate.load"):
+        metric.add_batch(predictions=MAPS, references=MASKS)
+    loaded = load("pixel_iou")
+    assert loaded.compute(predictions=MAPS, references=MASKS, threshold=0.9) != expected
+    loaded.add_batch(predictions=MAPS, references=MASKS)
+    with pytest.raises(ValueError, match="threshold: given after data was added"):
+        loaded.compute(threshold=0.9)
+    assert loaded.compute() == expected
 
 
 def test_combine():
-    both = evaluate.combine([load("image_auroc"), load("f1_max")])
-    both.add_batch(predictions=SCORES, references=LABELS)
-    assert both.compute().keys() == {"image_auroc", "f1_max", "threshold"}
-    pixels = evaluate.combine([load("pixel_auroc"), load("pixel_auroc")])
-    assert pixels.compute(predictions=MAPS, references=MASKS).keys() == {
-        "pixel_auroc_0_pixel_auroc",
-        "pixel_auroc_1_pixel_auroc",
-    }
+    images = evaluate.combine([load(name) for name in IMAGE_METRICS])
+    images.add_batch(predictions=SCORES, references=LABELS)
+    assert images.compute() == {key: value for name in IMAGE_METRICS for key, value in EXPECTED[name].items()}
+    pixels = evaluate.combine({"first": load("pixel_ap"), "second": load("pixel_ap"), "region": load("aupro")})
+    for part in (slice(0, 3), slice(3, 7)):
+        pixels.add_batch(predictions=MAPS[part], references=MASKS[part])
+    ap = EXPECTED["pixel_ap"]["pixel_ap"]
+    assert pixels.compute() == {"first_pixel_ap": ap, "second_pixel_ap": ap, **EXPECTED["aupro"]}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["image_auroc", "pixel_auroc"])
-def test_two_processes_equal_one(name, tmp_path):
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    processes = [
-        context.Process(target=_compute_part, args=(name, str(tmp_path), process_id, "two", results))
-        for process_id in (0, 1)
-    ]
-    for process in processes:
-        process.start()
-    found = dict(results.get(timeout=120) for _ in processes)
-    for process in processes:
-        process.join()
-    scores, targets = (MAPS, MASKS) if name == "pixel_auroc" else (SCORES, LABELS)
-    assert found == {0: {name: pytest.approx(auroc(scores, targets), abs=1e-12)}, 1: None}
+@pytest.mark.parametrize("name", ["image_auroc", "image_ap", "f1_max"])
+def test_images_of_one_class_have_no_value_and_are_forgotten(name, tmp_path):
+    metric = load(name, cache_dir=str(tmp_path))
+    for _ in range(2):
+        with pytest.raises(UndefinedMetricError, match="all 2 samples are negative"):
+            metric.compute(predictions=[0.1, 0.2], references=[0, 0])
+    assert metric.compute(predictions=SCORES, references=LABELS) == EXPECTED[name]
+    # One lock, released each time: a second would mean that the first was waited for in vain.
+    assert [path.suffix for path in tmp_path.rglob("*.*")] == [".lock"]
 
 
-def test_a_missing_process_is_an_error_not_a_partial_result(tmp_path):
-    metric = load(
-        "pixel_auroc", num_process=2, process_id=0, experiment_id="alone", cache_dir=str(tmp_path), timeout=0.2
-    )
-    metric.add_batch(predictions=MAPS, references=MASKS)
-    with pytest.raises(ValueError, match="Expected to find locked file"):
+@pytest.mark.parametrize("name", ["pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro"])
+def test_pixels_of_one_class_have_no_value_and_are_forgotten(name):
+    metric = load(name)
+    for mask, reason in ((0, "negative"), (1, "positive")):
+        metric.add_batch(predictions=MAPS, references=np.full_like(MASKS, mask))
+        with pytest.raises(UndefinedMetricError, match=reason):
+            metric.compute()
+    with pytest.raises(UndefinedMetricError, match="no samples"):
         metric.compute()
+    assert metric.compute(predictions=MAPS, references=MASKS) == EXPECTED[name]
 
 
-def test_one_class_and_bad_inputs_are_refused():
-    with pytest.raises(UndefinedMetricError, match="all 2 samples are negative"):
-        load("image_auroc").compute(predictions=[0.1, 0.2], references=[0, 0])
-    metric = load("pixel_auroc")
-    with pytest.raises(ValueError, match="4 scores but 2 targets"):
-        metric.add_batch(predictions=np.zeros((1, 2, 2)), references=np.zeros((1, 1, 2)))
-    with pytest.raises(ValueError, match=r"unknown inputs \['maps'\]"):
-        metric.add_batch(predictions=MAPS, references=MASKS, maps=MAPS)
+@pytest.mark.parametrize("name", ["pixel_metrics", "pixel_iou"])
+def test_metrics_without_a_value_are_absent_with_a_reason(name):
+    found = load(name).compute(predictions=MAPS, references=np.zeros_like(MASKS))
+    absent = EXPECTED[name].keys() - found.keys()
+    assert absent == found["undefined"].keys() >= ({"recall"} if name == "pixel_iou" else {"pixel_auroc", "aupro_0.3"})
+    assert all(found["undefined"].values())
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_several_processes_equal_one(name, tmp_path):
+    """Threads stand for the processes; `test_processes` has real ones."""
+
+    n = 3
+
+    def part(process_id: int) -> list[dict | None]:
+        metric = load(name, num_process=n, process_id=process_id, cache_dir=str(tmp_path), timeout=60)
+        predictions, references = (values[process_id::n] for values in samples(name))
+        metric.add_batch(predictions=predictions, references=references)
+        return [metric.compute(), metric.compute(predictions=predictions[:], references=references)]
+
+    with ThreadPoolExecutor(n) as pool:
+        first, *others = pool.map(part, range(n))
+    assert first == [EXPECTED[name]] * 2
+    assert others == [[None, None]] * (n - 1)
+    assert not [path for path in tmp_path.rglob("*.a*") if path.suffix != ".lock"]
+
+
+def test_a_process_without_samples_adds_nothing(tmp_path):
+    def part(process_id: int) -> dict | None:
+        metric = load("pixel_metrics", num_process=2, process_id=process_id, cache_dir=str(tmp_path))
+        if process_id == 0:
+            metric.add_batch(predictions=MAPS, references=MASKS)
+        return metric.compute()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(part, range(2))) == [EXPECTED["pixel_metrics"], None]
+
+
+def test_processes_of_different_thresholds_are_refused(tmp_path):
+    def part(process_id: int) -> dict | None:
+        settings = {"threshold": 0.5 + process_id, "num_process": 2, "process_id": process_id}
+        metric = evaluate.load(str(METRICS / "pixel_iou"), cache_dir=str(tmp_path), **settings)
+        return metric.compute(predictions=MAPS, references=MASKS)
+
+    with ThreadPoolExecutor(2) as pool, pytest.raises(ValueError, match=r"threshold 1.5 .* 0.5"):
+        list(pool.map(part, range(2)))
+
+
+@pytest.mark.parametrize("name", ["image_auroc", "pixel_auroc"])
+def test_a_missing_process_is_an_error_not_a_partial_result(name, tmp_path):
+    metric = load(name, num_process=2, process_id=0, cache_dir=str(tmp_path), timeout=0.1)
+    predictions, references = samples(name)
+    with pytest.raises(ValueError, match=r"processes \[1\] of 2 did not hand over"):
+        metric.compute(predictions=predictions, references=references)
+    with pytest.raises(ValueError, match="process_id"):
+        load(name, num_process=2, process_id=2)

@@ -9,7 +9,8 @@ from PIL import Image
 from transformers import pipeline
 
 from defect_hub.embedded import EMBEDDED_CHECKPOINT
-from defect_hub.evaluate_metrics.kernels import ScoreHistogram, auroc
+from defect_hub.evaluate_metrics.apps import write_example
+from defect_hub.evaluate_metrics.kernels import PixelScores, auroc
 from tests.publishing.scene import ROOT, Scene, blocks
 
 pytestmark = pytest.mark.slow
@@ -23,18 +24,21 @@ print(json.dumps(metric.compute()))
 """
 
 
-def test_metric_is_loaded_by_its_id(scene: Scene, metric: str) -> None:
+@pytest.mark.parametrize("name", ["pixel_auroc", "pixel_metrics"])
+def test_metric_is_loaded_by_its_id(scene: Scene, metric: str, name: str) -> None:
+    repo_id = f"org/{name}"
+    if repo_id != metric:
+        scene.publish("metric", str(ROOT / "evaluate_metrics" / name), "--repo", repo_id)
     folder, generator = scene.folder(), np.random.default_rng(0)
     masks = generator.random((3, 32, 40)) > 0.8
     maps = (generator.random(masks.shape) + 0.3 * masks).astype(np.float32)
     np.savez(folder / "data.npz", maps=maps, masks=masks)
-    (code,) = blocks(scene.card("space", metric), "python")
-    assert f'evaluate.load("{metric}")' in code
+    (code,) = blocks(scene.card("space", repo_id), "python")
+    assert f'evaluate.load("{repo_id}")' in code
     found = json.loads(scene.python(code + MEASURE, "data.npz", folder=folder, package=True))
-    kernel = ScoreHistogram()
+    kernel = PixelScores()
     kernel.update(maps, masks)
-    assert found == {"pixel_auroc": kernel.auroc()}
-    assert found["pixel_auroc"] == pytest.approx(auroc(maps, masks), abs=1e-4)
+    assert found == (kernel.compute() if name == "pixel_metrics" else {"pixel_auroc": auroc(maps, masks)})
 
 
 def test_space_runs_the_model_that_its_card_names(scene: Scene, space: str) -> None:
@@ -56,10 +60,10 @@ def test_space_runs_the_model_that_its_card_names(scene: Scene, space: str) -> N
 
 def test_app_of_a_metric_measures_its_example(scene: Scene, metric: str) -> None:
     clone = scene.clone("space", metric)
-    files = [clone / "examples" / name for name in ("map.png", "mask.png")]
+    files = write_example(scene.folder())
     score_map, mask = (np.asarray(Image.open(file).convert("L")) for file in files)
     with scene.serving(clone / "app.py") as url:
-        answer = Client(url, verbose=False).predict(*(handle_file(str(file)) for file in files), api_name="/compute")
+        answer = Client(url, verbose=False).predict(*(handle_file(file) for file in files), api_name="/compute")
     assert answer == {"pixel_auroc": pytest.approx(auroc(score_map, mask > 0), abs=1e-6)}
 
 
