@@ -21,7 +21,7 @@ from defect_hub._version import __version__
 from defect_hub.modeling.memory_bank import distance_maps
 from defect_hub.modeling.presets_spgdd_gpt import init_from_scratch
 from defect_hub.modeling.vv_clip import encode_image
-from defect_hub.train.data import load_split
+from defect_hub.train.data import draw_references, load_split
 from defect_hub.train.evaluation import DiagnosisScores, Prediction, data_fingerprint, evaluate_diagnosis, score_split
 
 METRICS = ("image_auroc", "pixel_auroc")
@@ -61,15 +61,6 @@ def untrained(model: Any, seed: int) -> Any:
     return fresh
 
 
-def draw_references(train_rows: Any, shots: int, draws: int, seed: int) -> list[list[int]]:
-    """Rows of the training split's normal images, one list a draw."""
-    normals = [index for index, defective in enumerate(train_rows["is_defective"]) if defective is False]
-    return [
-        np.random.default_rng([seed, shots, draw]).choice(normals, size=shots, replace=False).tolist()
-        for draw in range(draws)
-    ]
-
-
 def few_shot_table(
     model: Any,
     processor: Any,
@@ -106,10 +97,10 @@ def few_shot_table(
             if count == 0 and method != "SPGDD-GPT":
                 continue  # a bank needs references
             chosen = draw_references(train_rows, count, draws if count else 1, seed)
-            results = [run([train_rows[index]["image"] for index in indices]).metrics() for indices in chosen]
+            results = [run([train_rows[index]["image"] for index in indices]) for indices in chosen]
             row: dict[str, Any] = {"method": method, "shots": count, "draws": len(chosen)}
             for name in METRICS:
-                values = [result[name] for result in results]
+                values = [result.metric(name) for result in results]
                 row[name] = {"mean": float(np.mean(values)), "std": float(np.std(values))}
             row["references"] = [[train_rows[index]["image_id"] for index in indices] for indices in chosen]
             table.append(row)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from defect_hub._version import __version__
 from defect_hub.data_commands import add_data_verbs
+from defect_hub.evaluation_commands import add_evaluate_verb
 from defect_hub.publish_commands import add_publish_verbs
 
 
@@ -19,6 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     add_data_verbs(verbs.add_parser("data", help="build, check and prepare data sets"))
     _add_diagnose(verbs.add_parser("diagnose", help="find and describe defects in images"))
+    add_evaluate_verb(verbs.add_parser("evaluate", help="metrics of a model on a split, with intervals and plots"))
     add_publish_verbs(verbs.add_parser("publish", help="put data sets, models, metrics and Spaces on the Hub"))
     return parser
 

@@ -78,25 +78,29 @@ class ReportWriter:
             file.write(text)
 
 
-def check_replaceable(out: Path) -> None:
-    """Raise a `ValueError` where `out` exists and is neither an empty folder nor an earlier report."""
+def check_replaceable(out: Path, generator: str = GENERATOR) -> None:
+    """Raise a `ValueError` where `out` exists and is neither an empty folder nor an earlier report of `generator`."""
     if not out.exists():
         return
     page = out / PAGE
     if out.is_dir() and not any(out.iterdir()):
         return
-    if not (page.is_file() and GENERATOR in page.read_text("utf-8", errors="replace")[:1000]):
+    if not (page.is_file() and generator in page.read_text("utf-8", errors="replace")[:1000]):
         raise ValueError(f"{out}: output: exists and is not a report. Choose another --out or remove it")
 
 
 @contextmanager
-def replaced_report(out: Path) -> Iterator[Path]:
+def replaced_report(out: Path, generator: str = GENERATOR) -> Iterator[Path]:
     """Yield a temporary folder beside `out` that takes its place when the block ends without an error.
+
+    Args:
+        out: The folder.
+        generator: Tag in the page of the reports that may be replaced.
 
     Raises:
         ValueError: `out` is not ours to replace, or cannot be written; an earlier report is intact.
     """
-    check_replaceable(out)
+    check_replaceable(out, generator)
     temporary, earlier = (out.with_name(f".{out.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))
     try:
         temporary.mkdir(parents=True)

@@ -14,7 +14,7 @@ GENERATOR = '<meta name="generator" content="defect-hub diagnose">'
 """Marks a folder as a report of ours, which a later run may replace."""
 THUMBNAIL_SIDE = 384
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --page: #f3f4f6; --card: #fff; --ink: #16191d; --soft: #5b6570; --line: #d9dde2;
   --bad: #b42318; --bad-soft: #fdecea; --good: #14713d; --good-soft: #e7f5ec; --warn: #7a4d00; --warn-soft: #fff4d9; }
 @media (prefers-color-scheme: dark) { :root { --page: #14171a; --card: #1e2226; --ink: #e8eaed; --soft: #9aa4ae;
@@ -104,7 +104,7 @@ def page_head(facts: RunFacts, counts: dict[str, int]) -> str:
     """
     count = len(facts.references)
     shots = f"{count} normal reference{'s' * (count > 1)}" if count else "no references (zero-shot)"
-    references = "".join(f'<img src="{_data_uri(image)}" alt="normal reference">' for image in facts.references)
+    references = "".join(f'<img src="{data_uri(image)}" alt="normal reference">' for image in facts.references)
     shown = f'<div class="references">{references}</div>' if references else ""
     total = sum(counts.values())
     kinds = {"all": f"All {total}"} | {kind: f"{kind.capitalize()} {count}" for kind, count in counts.items()}
@@ -114,7 +114,7 @@ def page_head(facts: RunFacts, counts: dict[str, int]) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>Defect report: {counts["defective"]} of {total} defective</title><style>{_STYLE}</style></head>
+<title>Defect report: {counts["defective"]} of {total} defective</title><style>{STYLE}</style></head>
 <body><header><h1>Defect report</h1>
 <p class="facts">{escape(facts.created)} · {escape(facts.object_name)} · model {escape(facts.model)} · {shots}<br>
 Threshold {escape(facts.threshold_source)}</p>{shown}
@@ -142,7 +142,7 @@ def result_card(index: int, name: str, pictures: dict[str, Image.Image], record:
     kind = "defective" if record["is_defective"] else "normal"
     score, threshold = record["score"], record["threshold"]
     figures = "".join(
-        f'<figure><img src="{_data_uri(picture)}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+        f'<figure><img src="{data_uri(picture)}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
         for caption, picture in pictures.items()
     )
     description = f'<p class="description">{escape(record["description"])}</p>' if record["description"] else ""
@@ -180,7 +180,8 @@ def _claims(claims: list[str]) -> str:
     return f'<div class="claims"><strong>Not borne out by the heat map</strong><ul>{items}</ul></div>' if items else ""
 
 
-def _data_uri(picture: Image.Image) -> str:
+def data_uri(picture: Image.Image) -> str:
+    """A thumbnail as the address of an `img`."""
     thumbnail = picture.copy()
     thumbnail.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     buffer = io.BytesIO()

@@ -41,7 +41,14 @@ ALLOWED = {
     "defect_hub/diagnose.py": ["defect_hub", "defect_hub.modeling.inspection_images"],
     "defect_hub/report.py": ["defect_hub", "defect_hub.modeling.visualization"],
     "defect_hub/registration.py": ["defect_hub.modeling"],
-    "benchmarks": ["defect_hub", *(f"defect_hub.{folder}" for folder in ("modeling", "train", "evaluate_metrics"))],
+    "defect_hub/evaluation": [
+        "defect_hub",
+        *(f"defect_hub.{folder}" for folder in ("train", "evaluate_metrics", "modeling.visualization")),
+    ],
+    "benchmarks": [
+        "defect_hub",
+        *(f"defect_hub.{folder}" for folder in ("benchmarks", "modeling", "train", "evaluate_metrics")),
+    ],
     "benchmarks/box_speed.py": ["defect_hub.dataset_scripts"],
     "benchmarks/dataset_speed.py": ["defect_hub.dataset_scripts"],
     "benchmarks/duplicate_search.py": ["defect_hub.dataset_scripts"],

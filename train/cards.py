@@ -16,7 +16,7 @@ from defect_hub.train.run_facts import Cost, Measurement, RunFacts, read_run, st
 TAGS = ["defect-detection", "anomaly-detection", "industrial-inspection", "spgdd-gpt"]
 PROTOCOLS = {"zero_shot": "zero-shot", "few_shot": "few-shot"}
 # What each metric is about, in the Hub's names of tasks.
-TASKS = {"image": "image-classification", "pixel": "image-segmentation"}
+TASKS = {"image": "image-classification", "pixel": "image-segmentation", "aupro": "image-segmentation"}
 CITATION = """```bibtex
 @article{an2026spgddgpt,
   title  = {{SPGDD-GPT}: Image-Text-Driven Generic Defect Diagnosis Using a Self-prompted Large Vision-Language Model},

@@ -35,8 +35,42 @@ def load_split(data: str, split: str) -> datasets.Dataset:
     """
     loaded = datasets.load_dataset(data, "default")
     if split not in loaded:
-        raise ValueError(f"{data}: split: no {split!r} among {', '.join(loaded)}. Name one of them in the recipe")
+        raise ValueError(f"{data}: split: no {split!r} among {', '.join(loaded)}. Name one of them")
     return loaded[split]
+
+
+def draw_references(
+    rows: datasets.Dataset, shots: int, draws: int, seed: int, object_name: str | None = None
+) -> list[list[int]]:
+    """Choose normal images at random to compare with.
+
+    Args:
+        rows: a split in the record schema, usually that for training.
+        shots: references of a draw, all different.
+        draws: number of draws; each depends on seed, shots and its own number alone.
+        seed: of the draws.
+        object_name: that the references show; None: any.
+
+    Returns:
+        Indices of the rows, a list for each draw.
+
+    Raises:
+        ValueError: if there are fewer normal images.
+    """
+    normals = [
+        index
+        for index, (defective, name) in enumerate(zip(rows["is_defective"], rows["object_name"], strict=True))
+        if defective is False and object_name in (None, name)
+    ]
+    if len(normals) < shots:
+        about = f" of {object_name!r}" if object_name else ""
+        raise ValueError(
+            f"{shots} references: the split has {len(normals)} normal images{about} to draw from. Take fewer"
+        )
+    return [
+        np.random.default_rng([seed, shots, draw]).choice(normals, size=shots, replace=False).tolist()
+        for draw in range(draws)
+    ]
 
 
 def square_mask(mask: Image.Image | None, is_defective: bool, side: int) -> torch.Tensor:

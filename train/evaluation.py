@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ from torch.nn.functional import interpolate
 from tqdm.auto import tqdm
 
 from defect_hub.evaluate_metrics.kernels.description import description_accuracy
-from defect_hub.evaluate_metrics.kernels.histogram import ScoreHistogram
-from defect_hub.evaluate_metrics.kernels.ranking import auroc, f1_max
+from defect_hub.evaluate_metrics.kernels.inputs import UndefinedMetricError
+from defect_hub.evaluate_metrics.kernels.pixel_scores import PixelScores
+from defect_hub.evaluate_metrics.kernels.ranking import auroc, average_precision, f1_max
+from defect_hub.evaluate_metrics.kernels.states import defined
 from defect_hub.modeling.processing_spgdd_gpt import DIAGNOSIS_QUESTION
 
 
@@ -23,27 +26,51 @@ class DiagnosisScores:
     Args:
         image_scores: (n,), 0-1.
         is_defective: (n,), bool.
-        pixels: histogram of the pixel probabilities at the images' own sizes, annotated images only.
+        pixels: the pixel probabilities at the images' own sizes, annotated images only.
         descriptions: n generated texts; empty if none were asked for.
     """
 
     image_scores: np.ndarray
     is_defective: np.ndarray
-    pixels: ScoreHistogram
+    pixels: PixelScores
     descriptions: list[str] = field(default_factory=list)
 
     def metrics(self) -> dict[str, float]:
-        """Image and pixel AUROC, image and pixel F1-max, and description accuracy where texts were generated."""
-        values = {
-            "image_auroc": auroc(self.image_scores, self.is_defective),
-            "pixel_auroc": self.pixels.auroc(),
-            "image_f1_max": f1_max(self.image_scores, self.is_defective)[0],
-            "pixel_f1_max": self.pixels.f1_max()[0],
-        }
+        """Metrics of images, pixels and texts by name; without those that have no value on this data."""
+        return {name: value for name, value in self._computed.items() if name != "undefined"}
+
+    def undefined(self) -> dict[str, str]:
+        """Why the other metrics have no value on this data, by name."""
+        return self._computed.get("undefined", {})
+
+    def metric(self, name: str) -> float:
+        """One metric, for whoever cannot do without it.
+
+        Raises:
+            UndefinedMetricError: it has no value on this data.
+        """
+        if name in self.undefined():
+            raise UndefinedMetricError(f"{name}: {self.undefined()[name]}. Evaluate on a split that has both classes")
+        return self.metrics()[name]
+
+    @cached_property
+    def _computed(self) -> dict[str, Any]:
+        images = defined(
+            {
+                "image_auroc": lambda: auroc(self.image_scores, self.is_defective),
+                "image_ap": lambda: average_precision(self.image_scores, self.is_defective),
+                "image_f1_max": lambda: f1_max(self.image_scores, self.is_defective)[0],
+            }
+        )
+        pixels = self.pixels.compute()
+        pixels.pop("pixel_threshold", None)
+        values = images | pixels
         if self.descriptions:
             result = description_accuracy(self.descriptions, self.is_defective.tolist())
             values |= {"description_accuracy": result["accuracy"], "unparsed": result["unparsed"]}
-        return values
+        reasons = images.get("undefined", {}) | pixels.get("undefined", {})
+        reasons.pop("pixel_threshold", None)
+        return values | ({"undefined": reasons} if reasons else {})
 
     def thresholds(self, fingerprint: str) -> dict[str, dict[str, Any]]:
         """F1-max thresholds for the processor's calibration, with what they were measured on."""
@@ -60,6 +87,19 @@ class DiagnosisScores:
         }
 
 
+def joined(parts: list[DiagnosisScores]) -> DiagnosisScores:
+    """The scores of several parts of a split as one."""
+    pixels = PixelScores()
+    for part in parts:
+        pixels.merge(part.pixels)
+    return DiagnosisScores(
+        np.concatenate([part.image_scores for part in parts]),
+        np.concatenate([part.is_defective for part in parts]),
+        pixels,
+        [text for part in parts for text in part.descriptions],
+    )
+
+
 def data_fingerprint(rows: Any) -> str:
     """Digest of a split's image contents, whatever their order."""
     return hashlib.sha256("".join(sorted(rows["sha256"])).encode()).hexdigest()[:16]
@@ -73,29 +113,42 @@ def pixel_target(row: dict[str, Any]) -> np.ndarray | None:
 
 
 Prediction = tuple[torch.Tensor, torch.Tensor, list[str]]
+Observer = Callable[[dict[str, Any], float, np.ndarray, np.ndarray | None], None]
+"""Takes a row, its image score, its map (H, W) at the image's own size, and its `pixel_target`."""
 
 
-def score_split(predict: Callable[[list[dict[str, Any]]], Prediction], rows: Any, batch_size: int) -> DiagnosisScores:
+def score_split(
+    predict: Callable[[list[dict[str, Any]]], Prediction], rows: Any, batch_size: int, observe: Observer | None = None
+) -> DiagnosisScores:
     """Collect the predictions for a split, in constant memory for the pixels.
 
     Args:
         predict: rows to image scores (B,), anomaly maps (B, h, w) of any size, and B texts (or none).
         rows: a split in the record schema; rows with unknown `is_defective` are left out.
         batch_size: images per call.
+        observe: called for each image, in the order of the rows.
+
+    Raises:
+        ValueError: if `is_defective` is unknown for all rows.
     """
     known = [index for index, value in enumerate(rows["is_defective"]) if value is not None]
-    pixels = ScoreHistogram()
+    if not known:
+        raise ValueError("is_defective: unknown for every image of the split. Evaluate on annotated images")
+    pixels = PixelScores()
     scores, descriptions = [], []
     for start in tqdm(range(0, len(known), batch_size), desc="evaluate", leave=False):
         batch = [rows[index] for index in known[start : start + batch_size]]
         image_scores, maps, texts = predict(batch)
         scores.append(image_scores.float().cpu().numpy())
         descriptions += [text.strip() for text in texts]
-        for row, anomaly_map in zip(batch, maps, strict=True):
+        for row, score, anomaly_map in zip(batch, scores[-1].tolist(), maps, strict=True):
             target = pixel_target(row)
+            size = (row["height"], row["width"])
+            resized = interpolate(anomaly_map[None, None], size=size, mode="bilinear")[0, 0].cpu().numpy()
             if target is not None:
-                resized = interpolate(anomaly_map[None, None], size=target.shape, mode="bilinear")[0, 0]
-                pixels.update(resized.cpu().numpy(), target)
+                pixels.update(resized, target)
+            if observe is not None:
+                observe(row, score, resized, target)
     labels = np.array([rows[index]["is_defective"] for index in known])
     return DiagnosisScores(np.concatenate(scores), labels, pixels, descriptions)
 
@@ -109,6 +162,7 @@ def evaluate_diagnosis(
     describe: bool = True,
     batch_size: int = 16,
     max_new_tokens: int = 64,
+    observe: Observer | None = None,
 ) -> DiagnosisScores:
     """Run a model over a split, by the path that users take.
 
@@ -120,6 +174,7 @@ def evaluate_diagnosis(
         describe: whether to generate descriptions.
         batch_size: images per pass.
         max_new_tokens: of each description.
+        observe: called for each image, in the order of the rows.
     """
     model.eval()
     reference_pixels = processor.pixel_values(reference_images).unsqueeze(0) if reference_images else None
@@ -136,4 +191,4 @@ def evaluate_diagnosis(
         texts = processor.tokenizer.batch_decode(outputs.sequences, skip_special_tokens=True) if describe else []
         return outputs.image_scores, outputs.anomaly_maps, texts
 
-    return score_split(predict, rows, batch_size)
+    return score_split(predict, rows, batch_size, observe)

@@ -28,15 +28,20 @@ def public_name(place: str) -> str:
     return folder.parent.name if folder.name == "model" else folder.name
 
 
-def repeatable_command(arguments: list[str], processes: int) -> str:
-    """The command that repeats a run; of absolute paths, and of those that lead upwards, the last part stays."""
+def without_places(arguments: list[str]) -> str:
+    """A command's arguments for a shell; of absolute paths, and of those that lead upwards, the last part stays."""
     words = []
     for argument in arguments:
         option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
         path = Path(value)
         kept = path.name if path.is_absolute() or ".." in path.parts else value
         words.append(shlex.quote(f"{option}{equals}{kept}"))
-    return " ".join(["accelerate launch", f"--num_processes {processes}", "train/spgdd_gpt.py", *words])
+    return " ".join(words)
+
+
+def repeatable_command(arguments: list[str], processes: int) -> str:
+    """The command that repeats a run, without the places of this machine."""
+    return f"accelerate launch --num_processes {processes} train/spgdd_gpt.py {without_places(arguments)}".rstrip()
 
 
 def recipe_record(settings: Mapping[str, Any]) -> dict[str, Any]:

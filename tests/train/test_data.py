@@ -1,5 +1,6 @@
 import re
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -9,6 +10,7 @@ from defect_hub.train.data import (
     NO_MASK,
     DiagnosisCollator,
     DiagnosisDataset,
+    draw_references,
     load_split,
     mirror_words,
     square_mask,
@@ -211,3 +213,37 @@ def test_every_reference_count_is_drawn(dataset):
         batch = collate([dataset[0]])
         counts.add(batch["reference_pixel_values"].shape[1] if "reference_pixel_values" in batch else 0)
     assert counts == {0, 1, 2}
+
+
+# References
+
+
+def normal_rows(count: int) -> datasets.Dataset:
+    names = ["tile" if index % 3 else "plate" for index in range(count)]
+    return datasets.Dataset.from_dict(
+        {"is_defective": [(False, True, None)[index % 4 % 3] for index in range(count)], "object_name": names}
+    )
+
+
+def test_references_are_normal_distinct_and_repeatable():
+    train = normal_rows(40)
+    chosen = draw_references(train, shots=4, draws=3, seed=42)
+    assert chosen == draw_references(train, shots=4, draws=3, seed=42)
+    assert chosen[:2] == draw_references(train, shots=4, draws=2, seed=42)
+    assert len({tuple(draw) for draw in chosen}) == 3
+    for draw in chosen:
+        assert len(set(draw)) == 4
+        assert all(train[index]["is_defective"] is False for index in draw)
+
+
+def test_references_show_the_object_asked_for():
+    train = normal_rows(40)
+    (draw,) = draw_references(train, shots=3, draws=1, seed=0, object_name="plate")
+    assert {train[index]["object_name"] for index in draw} == {"plate"}
+
+
+def test_too_few_normal_images_to_draw_from():
+    with pytest.raises(
+        ValueError, match=r"5 references: the split has 1 normal images of 'plate' to draw from\. Take fewer"
+    ):
+        draw_references(normal_rows(3), shots=5, draws=1, seed=0, object_name="plate")

@@ -3,8 +3,8 @@ import pytest
 import torch
 from sklearn import metrics
 
-from defect_hub.evaluate_metrics.kernels.inputs import UndefinedMetricError
-from defect_hub.train.evaluation import data_fingerprint, evaluate_diagnosis, pixel_target
+from defect_hub.evaluate_metrics.kernels import UndefinedMetricError, aupro
+from defect_hub.train.evaluation import data_fingerprint, evaluate_diagnosis, joined, pixel_target, score_split
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +34,16 @@ def test_metrics_equal_scikit_learn(model, processor, rows, references, few_shot
     np.testing.assert_allclose(scores.image_scores, image_scores, atol=1e-5)
     np.testing.assert_array_equal(scores.is_defective, targets)
     pixel_scores = np.concatenate([report["anomaly_map"].ravel() for report in reports])
-    pixel_targets = np.concatenate([np.asarray(row["mask"]).ravel() > 127 for row in rows])
+    masks = [np.asarray(row["mask"]) > 127 for row in rows]
+    pixel_targets = np.concatenate([mask.ravel() for mask in masks])
     found = scores.metrics()
     assert found["image_auroc"] == pytest.approx(metrics.roc_auc_score(targets, scores.image_scores))
+    assert found["image_ap"] == pytest.approx(metrics.average_precision_score(targets, scores.image_scores))
+    # The maps of a batch differ from those one by one in their last bits.
     assert found["pixel_auroc"] == pytest.approx(metrics.roc_auc_score(pixel_targets, pixel_scores), abs=2e-3)
+    assert found["pixel_ap"] == pytest.approx(metrics.average_precision_score(pixel_targets, pixel_scores), abs=2e-3)
+    assert found["aupro_0.3"] == pytest.approx(aupro([report["anomaly_map"] for report in reports], masks), abs=2e-3)
+    assert found["pixel_iou_max"] == pytest.approx(found["pixel_f1_max"] / (2 - found["pixel_f1_max"]))
     assert found["image_f1_max"] == pytest.approx(best_f1(scores.image_scores, targets))
     assert found["pixel_f1_max"] == pytest.approx(best_f1(pixel_scores, pixel_targets), abs=2e-3)
     assert scores.descriptions == [report["description"] for report in reports]
@@ -60,15 +66,66 @@ def test_thresholds_separate_as_well_as_f1_max_says(model, processor, rows):
     assert metrics.f1_score(scores.is_defective, verdicts) == pytest.approx(scores.metrics()["image_f1_max"])
 
 
+IMAGE_METRICS = {"image_auroc", "image_ap", "image_f1_max"}
+PIXEL_METRICS = {"pixel_auroc", "pixel_ap", "pixel_f1_max", "pixel_iou_max", "aupro_0.3"}
+
+
 def test_no_descriptions_no_description_accuracy(model, processor, rows):
-    found = evaluate_diagnosis(model, processor, rows, describe=False).metrics()
-    assert found.keys() == {"image_auroc", "pixel_auroc", "image_f1_max", "pixel_f1_max"}
+    found = evaluate_diagnosis(model, processor, rows, describe=False)
+    assert found.metrics().keys() == IMAGE_METRICS | PIXEL_METRICS
+    assert found.undefined() == {}
 
 
-def test_one_class_has_no_auroc(model, processor, rows):
+def test_metrics_of_one_class_are_left_out_with_the_reason(model, processor, rows):
     normal = rows.filter(lambda value: value is False, input_columns="is_defective")
-    with pytest.raises(UndefinedMetricError):
-        evaluate_diagnosis(model, processor, normal, describe=False).metrics()
+    scores = evaluate_diagnosis(model, processor, normal, max_new_tokens=4)
+    assert scores.metrics() == {"description_accuracy": 0, "unparsed": 1}
+    assert scores.undefined().keys() == IMAGE_METRICS | PIXEL_METRICS
+    assert scores.undefined()["image_auroc"] == f"all {len(normal)} samples are negative (normal)"
+    with pytest.raises(
+        UndefinedMetricError, match=r"aupro_0\.3: all \d+ samples are negative \(normal\)\. Evaluate on"
+    ):
+        scores.metric("aupro_0.3")
+    with pytest.raises(UndefinedMetricError, match="negative"):
+        scores.thresholds("0" * 16)
+
+
+def test_without_pixel_annotation_image_metrics_remain(model, processor, rows):
+    bare = rows.map(lambda row: {"mask": None}, features=rows.features)
+    scores = evaluate_diagnosis(model, processor, bare, describe=False)
+    assert scores.metrics().keys() == IMAGE_METRICS
+    assert scores.undefined().keys() == PIXEL_METRICS
+
+
+def test_a_split_without_known_labels_is_refused(model, processor, rows):
+    unknown = rows.map(lambda row: {"is_defective": None}, features=rows.features)
+    with pytest.raises(ValueError, match="is_defective: unknown for every image"):
+        evaluate_diagnosis(model, processor, unknown, describe=False)
+
+
+def test_observer_sees_each_image_with_its_map_and_target(rows):
+    seen = []
+
+    def predict(batch):
+        values = torch.tensor([float(row["height"]) for row in batch])
+        return values, torch.stack([torch.tensor([[value, 0.0]]) for value in values]), []
+
+    scores = score_split(predict, rows, 5, lambda *found: seen.append(found))
+    assert [row["image_id"] for row, *_ in seen] == rows["image_id"][:]
+    for (row, score, anomaly_map, target), expected in zip(seen, scores.image_scores, strict=True):
+        assert score == expected
+        assert anomaly_map.shape == (row["height"], row["width"])
+        assert anomaly_map[0, 0] == row["height"]
+        np.testing.assert_array_equal(target, pixel_target(row))
+
+
+def test_joined_parts_are_the_whole(model, processor, rows):
+    whole = evaluate_diagnosis(model, processor, rows, batch_size=4, max_new_tokens=4)
+    parts = [rows.select(range(4)), rows.select(range(4, len(rows)))]
+    both = joined([evaluate_diagnosis(model, processor, part, batch_size=4, max_new_tokens=4) for part in parts])
+    assert both.metrics() == whole.metrics()
+    assert both.descriptions == whole.descriptions
+    np.testing.assert_array_equal(both.image_scores, whole.image_scores)
 
 
 def test_evaluation_leaves_no_trace_in_the_weights(model, processor, rows):
