@@ -87,7 +87,7 @@ def with_torchmetrics(maps: Maps) -> Metrics:
 
 
 def with_anomalib(maps: Maps) -> Metrics:
-    """Return AUROC and AUPRO by anomalib: the two of its metrics that its examples name for pixels."""
+    """Return the AUROC and AUPRO of pixels by anomalib."""
     from anomalib.metrics import AUPRO, AUROC
 
     fields = ["anomaly_map", "gt_mask"]

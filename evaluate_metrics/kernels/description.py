@@ -131,7 +131,10 @@ _DOUBT = re.compile(
     r"|\blooks? (?:like|as)\b|\bthere (?:should|must|ought)\b|\b(?:hard|difficult|impossible) to\b|\bas an ai\b"
     r"|\b(?:ruled?|ruling) out\b|\bexcluded?\b|\bnever mind\b|\bon the contrary\b|\b(?:nothing|anything) but\b"
     r"|\bnot (?:\w+ )?(?:sure|certain|confident|clear|true|correct|right|so|really|exactly|the case|only|just)\b"
-    r"|\bfar from\b|\b(?:other|another|first|second) (?:image|picture|photo)\b|^no (?:problem|issue)s?$"
+    r"|\bfar from\b|\b(?:other|another|first|second) (?:image|picture|photo)\b|^no (?:problem|issue)s?(?: ,|$)"
+    # Nothing was decided.
+    r"|\btoo [\w-]+ to\b|\bcan not (?:see anything|tell|judge|decide|determine|assess|help)\b"
+    r"|\b(?:can|will) (?:help|look)\b"
 )
 _FOREIGN = re.compile(
     r"\b(?:ja|nein|nicht|kein|keine|oui|non|pas|aucun|si|sí|hay|ningún|ninguna|ci|sono|não|há|ist)\b(?!-)"

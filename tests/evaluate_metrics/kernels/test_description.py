@@ -131,6 +131,12 @@ NO = [
     "It has neither defects nor scratches.",
 ]
 NEITHER = [
+    "No. The image is too dark to tell.",
+    "Yes. The image is too dark to tell.",
+    "No, I can't see anything in this image.",
+    "No, I cannot judge that from this picture.",
+    "No problem, I will look at the image.",
+    "Yes, I can help with that.",
     "",
     "",
     "...",
