@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from defect_hub.benchmarks.metrics_speed import BATCH, SIDE, elliptical_defects
 from defect_hub.evaluate_metrics.kernels import PixelScores, aupro, auroc, average_precision, f1_max
 
-Latent = NDArray[np.float32]
+Latent = NDArray[np.floating]
 
 
 def _saturated(latent: Latent) -> Latent:
@@ -49,6 +49,18 @@ SCORES: dict[str, Callable[[Latent], NDArray]] = {
 }
 
 
+def _offset_and_wide(latent: Latent) -> Latent:
+    scores = latent + 1_000
+    wide = np.random.default_rng(0).random(latent.shape) < 0.01
+    scores[wide] = np.exp(20 * latent[wide])
+    return scores
+
+
+# Crowded away from 0, 1 and -1, and spread over many orders of magnitude as well: what the bins are too coarse for.
+HARD: dict[str, Callable[[Latent], NDArray]] = {
+    "sigmoid_plus_10": lambda x: 10 + _saturated(x),
+    "shifted_1000_and_1_%_wide": _offset_and_wide,
+}
 COLUMNS = ("AUROC", "AP", "AUPRO", "F1-max")
 
 
@@ -57,7 +69,7 @@ def errors(name: str, n: int, seed: int) -> tuple[float, ...]:
     rng = np.random.default_rng(seed)
     masks = elliptical_defects(n, SIDE, rng)
     latent = rng.standard_normal(masks.shape, dtype=np.float32) + np.float32(1.5) * masks
-    maps = SCORES[name](latent).astype(np.float32)
+    maps = (SCORES | HARD)[name](latent).astype(np.float32)
     state = PixelScores()
     for start in range(0, n, BATCH):
         state.update(maps[start : start + BATCH], masks[start : start + BATCH])
@@ -74,7 +86,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"| scores | {' | '.join(COLUMNS)} |")
     print("|---|" + "---:|" * len(COLUMNS))
-    for name in tqdm(SCORES, leave=False):
+    for name in tqdm([*SCORES, *HARD], leave=False):
         worst = np.max([errors(name, arguments.maps, seed) for seed in range(arguments.seeds)], axis=0)
         print(f"| {name.replace('_', ' ')} | {' | '.join('0' if error == 0 else f'{error:.0e}' for error in worst)} |")
 

@@ -13,7 +13,13 @@ for folder in dataset_scripts modeling train evaluate_metrics publishing benchma
     ln -s "$PWD/$folder" "$tree/defect_hub/$folder"
 done
 MYPYPATH=$tree "$mypy" -p defect_hub
-# Scripts outside the package, one run each: several are named app.py.
+# Scripts outside the package: the modules in one run, each app.py, all of one name, in its own.
+modules=()
 for script in spaces/*/app.py evaluate_metrics/*/*.py; do
-    [[ $script == evaluate_metrics/kernels/* ]] || MYPYPATH=$tree "$mypy" "$script"
+    case $script in
+    evaluate_metrics/kernels/*) ;;
+    */app.py) MYPYPATH=$tree "$mypy" "$script" ;;
+    *) modules+=("$script") ;;
+    esac
 done
+MYPYPATH=$tree "$mypy" "${modules[@]}"

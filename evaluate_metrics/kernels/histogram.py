@@ -160,8 +160,14 @@ class ScoreHistogram(MetricState):
 
     def _groups(self) -> Groups:
         tally = self._tally()
-        rows = (tally.counts[row, ::-1] for row in (NEGATIVES, POSITIVES, WEIGHTS))
-        return Groups(scores_of(tally.lowest_keys()[::-1]), *rows, (tally.lowest == tally.highest)[::-1])
+        counts = tally.counts[:, ::-1]
+        return Groups(
+            lowest=scores_of(tally.lowest_keys()[::-1]),
+            negatives=counts[NEGATIVES],
+            positives=counts[POSITIVES],
+            weights=counts[WEIGHTS],
+            tied=(tally.lowest == tally.highest)[::-1],
+        )
 
 
 def _joined(pieces: list[tuple[Scores, Scores, Weights]]) -> tuple[Scores, Scores, Weights]:
