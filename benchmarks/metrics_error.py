@@ -56,8 +56,9 @@ def _offset_and_wide(latent: Latent) -> Latent:
     return scores
 
 
-# Crowded away from 0, 1 and -1, and spread over many orders of magnitude as well: what the bins are too coarse for.
+# Crowded at a number that is not 0, and spread over many orders of magnitude as well: too much for the bins.
 HARD: dict[str, Callable[[Latent], NDArray]] = {
+    "sigmoid_plus_1": lambda x: 1 + _saturated(x),
     "sigmoid_plus_10": lambda x: 10 + _saturated(x),
     "shifted_1000_and_1_%_wide": _offset_and_wide,
 }

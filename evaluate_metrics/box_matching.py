@@ -13,6 +13,7 @@ from defect_hub.evaluate_metrics.boxes import (
     DETECTION_COLUMNS,
     IS_CROWD,
     LABEL,
+    LIMIT,
     OBJECT_COLUMNS,
     SCORE,
     Rows,
@@ -25,8 +26,8 @@ Integers = NDArray[np.int64]
 MAX_DETECTIONS = (1, 10, 100)
 Range = tuple[float, float]
 # Area in pixels; both ends belong to a range, as in COCO.
-ALL_SIZES: Range = (0, 1e5**2)
-SIZES: dict[str, Range] = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e5**2)}
+ALL_SIZES: Range = (0, LIMIT**2)
+SIZES: dict[str, Range] = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, LIMIT**2)}
 # IoU; not `arange`, which would step over some of them by a rounding error.
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 # A mean F1 summed in another order differs by less.

@@ -44,7 +44,8 @@ class CocoDetections(MetricState):
 
     Raises:
         ImportError: faster-coco-eval is missing.
-        ValueError: an unknown format, a class name given twice, or a novel class that is not a class.
+        ValueError: an unknown format, a string in place of a list of names, a class name given twice or ending in
+            a null character, or a novel class that is not a class.
     """
 
     def __init__(
@@ -60,6 +61,11 @@ class CocoDetections(MetricState):
         for box_format in (prediction_format, reference_format):
             if box_format not in BOX_FORMATS:
                 raise ValueError(f"box format {box_format!r} is unknown; choose one of {', '.join(BOX_FORMATS)}")
+        for field, names in (("class_names", class_names), ("novel_names", novel_names)):
+            if isinstance(names, str):
+                raise ValueError(f"{field} must be a list of names, got {names!r}; write [{names!r}]")
+        for name in class_names:
+            _check_text("class_names", name)
         if len(set(class_names)) < len(class_names):
             raise ValueError("class_names: a name occurs twice; names must differ")
         if unknown := sorted(set(novel_names) - set(class_names)):
@@ -194,10 +200,19 @@ class CocoDetections(MetricState):
 
 def _checked_id(image_id: Any) -> ImageId:
     if isinstance(image_id, str):
+        _check_text("image_id", image_id)
         return str(image_id)
-    if isinstance(image_id, int | np.integer):
-        return int(image_id)
-    raise ValueError(f"image_id must be a whole number or a text, got {image_id!r}")
+    if not isinstance(image_id, int | np.integer):
+        raise ValueError(f"image_id must be a whole number or a text, got {image_id!r}")
+    if not -(1 << 63) <= image_id < 1 << 63:
+        raise ValueError(f"image_id {image_id} does not fit in 64 bits; give it as a text")
+    return int(image_id)
+
+
+def _check_text(field: str, text: str) -> None:
+    """Refuse what an array of texts would change."""
+    if text.endswith("\0"):
+        raise ValueError(f"{field}: {text!r} ends in a null character; leave it out")
 
 
 def _add(images: dict[ImageId, Image], new: Mapping[ImageId, Image]) -> None:

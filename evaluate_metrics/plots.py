@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from defect_hub.evaluate_metrics.kernels.calibration import ReliabilityBins
 from defect_hub.evaluate_metrics.kernels.curves import Curve
 from defect_hub.evaluate_metrics.kernels.inputs import Values, check_scores, check_targets, flat_pair
-from defect_hub.evaluate_metrics.kernels.regions import RegionOverlaps
+from defect_hub.evaluate_metrics.kernels.regions import RegionOverlaps, aupro_name
 
 Bounds = tuple[float, float]
 """Lower and upper end of a 95 % interval."""
@@ -71,7 +71,7 @@ def pro_plot(curve: Curve, aupro: float, limit: float = 0.3, interval: Bounds | 
         interval: of the AUPRO.
     """
     figure, axes = _unit_square("Per-region overlap", "false positive rate (pixels)", "mean overlap of the regions")
-    axes.plot(curve.x, curve.y, color=DEFECTIVE, linewidth=1.8, label=_labelled(f"aupro_{limit:g}", aupro, interval))
+    axes.plot(curve.x, curve.y, color=DEFECTIVE, linewidth=1.8, label=_labelled(aupro_name(limit), aupro, interval))
     inside = curve.x <= limit
     edge = np.append(curve.y[inside], np.interp(limit, curve.x, curve.y))
     axes.fill_between(np.append(curve.x[inside], limit), edge, color=DEFECTIVE, alpha=0.15, linewidth=0)
@@ -159,8 +159,10 @@ def score_plot(scores: Values, targets: Values, threshold: float | None = None) 
     return _with_legend(figure)
 
 
-def save_plot(figure: Figure, path: Path) -> None:
-    """Write `path` with .png and .svg appended; each file is complete or not there at all."""
+def save_plot(figure: Figure, path: str | Path) -> None:
+    """Write `path` with .png and .svg appended, its folder if need be; each file is complete or not there at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         target = path.with_name(f"{path.name}.{kind}")
         partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")

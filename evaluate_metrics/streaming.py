@@ -49,33 +49,44 @@ class StreamingMetric(evaluate.Metric, ABC, Generic[State]):
 
     def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
         """Count one sample."""
-        self.add_batch(predictions=[prediction], references=[reference], **kwargs)
+        # `evaluate.combine` gives a sample under the names of batches.
+        sample = {"predictions": prediction, "references": reference, **kwargs}
+        self.add_batch(**{name: None if value is None else [value] for name, value in sample.items()})
 
     def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
         """Count samples; of a batch with a bad one, none.
 
         Raises:
-            ValueError: the numbers of predictions and references differ, or what the metric says of bad values.
+            ValueError: an input is missing or unknown, the numbers of predictions and references differ, or what the
+                metric says of bad values.
         """
-        if kwargs or predictions is None or references is None:
-            raise ValueError(f"give predictions and references, and nothing else; got also {sorted(kwargs)}")
+        if kwargs:
+            raise ValueError(f"unknown inputs {sorted(kwargs)}; give predictions and references only")
+        missing = [name for name, value in (("predictions", predictions), ("references", references)) if value is None]
+        if missing:
+            raise ValueError(f"give {' and '.join(missing)}: each sample needs a prediction and a reference")
         if len(predictions) != len(references):
             raise ValueError(f"{len(predictions)} predictions but {len(references)} references")
-        if self._state is None:
-            self._state = self.new_state()
-        self.update(self._state, predictions, references)
+        if not len(predictions):
+            return
+        state = self.new_state() if self._state is None else self._state
+        self.update(state, predictions, references)
+        # Only now: a state without samples would hold on to the options of its time.
+        self._state = state
         self._n_samples += len(predictions)
 
     def compute(self, *, predictions: Any = None, references: Any = None, **options: Any) -> dict[str, Any] | None:
         """Return the metrics of everything added (None on all processes but the first), and start afresh.
 
         Raises:
-            ValueError: with several processes, one did not arrive in time or was killed.
+            ValueError: with several processes, one did not arrive in time or was killed; or see `add_batch`.
         """
-        if predictions is not None or references is not None:
-            self.add_batch(predictions=predictions, references=references)
-        state = self.new_state() if self._state is None else self._state
-        self._state, self._n_samples = None, 0
+        try:
+            if predictions is not None or references is not None:
+                self.add_batch(predictions=predictions, references=references)
+            state = self.new_state() if self._state is None else self._state
+        finally:
+            self._state, self._n_samples = None, 0
         total = self._summed(state) if self.num_process > 1 else state
         return None if total is None else self.result(total, **options)
 

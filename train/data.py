@@ -1,5 +1,6 @@
 """Rows of the record schema as training items: decoded once, flipped together with their words."""
 
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -31,9 +32,17 @@ def load_split(data: str, split: str) -> datasets.Dataset:
     """A split of a data set in the record schema, by folder or Hub id.
 
     Raises:
-        ValueError: if it has no such split.
+        ValueError: if it has no such split, or there is no such data set.
     """
-    loaded = datasets.load_dataset(data, "default")
+    try:
+        loaded = datasets.load_dataset(data, "default")
+    except (ConnectionError, FileNotFoundError) as error:
+        if Path(data).is_dir():
+            raise
+        raise ValueError(
+            f"{data}: no such folder, and not to be had from the Hub ({error}). Build it with `defect-hub data "
+            "build`, or name a data set of the Hub"
+        ) from error
     if split not in loaded:
         raise ValueError(f"{data}: split: no {split!r} among {', '.join(loaded)}. Name one of them")
     return loaded[split]

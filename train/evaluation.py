@@ -11,12 +11,20 @@ import torch
 from torch.nn.functional import interpolate
 from tqdm.auto import tqdm
 
-from defect_hub.evaluate_metrics.kernels.description import description_accuracy
+from defect_hub.evaluate_metrics.kernels.description import DescriptionVerdicts
 from defect_hub.evaluate_metrics.kernels.inputs import UndefinedMetricError
 from defect_hub.evaluate_metrics.kernels.pixel_scores import PixelScores
 from defect_hub.evaluate_metrics.kernels.ranking import auroc, average_precision, f1_max
 from defect_hub.evaluate_metrics.kernels.states import defined
 from defect_hub.modeling.processing_spgdd_gpt import DIAGNOSIS_QUESTION
+
+# Names here by those of the kernel. A model that always says yes has a recall of 1 and a specificity of 0.
+DESCRIPTION_METRICS = {
+    "accuracy": "description_accuracy",
+    "recall": "description_recall",
+    "specificity": "description_specificity",
+    "unparsed": "unparsed",
+}
 
 
 @dataclass
@@ -64,12 +72,15 @@ class DiagnosisScores:
         )
         pixels = self.pixels.compute()
         pixels.pop("pixel_threshold", None)
+        reasons = images.pop("undefined", {}) | pixels.pop("undefined", {})
+        reasons.pop("pixel_threshold", None)
         values = images | pixels
         if self.descriptions:
-            result = description_accuracy(self.descriptions, self.is_defective.tolist())
-            values |= {"description_accuracy": result["accuracy"], "unparsed": result["unparsed"]}
-        reasons = images.get("undefined", {}) | pixels.get("undefined", {})
-        reasons.pop("pixel_threshold", None)
+            verdicts = DescriptionVerdicts()
+            verdicts.update(self.descriptions, self.is_defective.tolist())
+            found = verdicts.compute()
+            reasons |= {DESCRIPTION_METRICS[name]: reason for name, reason in found.pop("undefined", {}).items()}
+            values |= {DESCRIPTION_METRICS[name]: value for name, value in found.items()}
         return values | ({"undefined": reasons} if reasons else {})
 
     def thresholds(self, fingerprint: str) -> dict[str, dict[str, Any]]:

@@ -221,9 +221,10 @@ def finish(run: RunFacts, recipe: SpgddGptRecipe, model: Any, processor: Any, ro
     uses, metrics = run.uses, []
     if eval_rows is not None:
         start = time.monotonic()
-        values = evaluate_diagnosis(model, processor, eval_rows).metrics()
+        scores = evaluate_diagnosis(model, processor, eval_rows)
+        values, undefined = scores.metrics(), scores.undefined()
         cost = dataclasses.replace(cost, evaluation_seconds=round(time.monotonic() - start, 1))
-        text = json.dumps(values, indent=2)
+        text = json.dumps(values | ({"undefined": undefined} if undefined else {}), indent=2)
         (Path(recipe.output_dir) / "metrics.json").write_text(text)
         print(text)
         use = data_use("evaluation", recipe.eval_split, eval_rows)

@@ -28,6 +28,8 @@ MEANINGS = {
     "pixel_iou_max": ("Pixel IoU-max", "best intersection over union of the masks over all thresholds"),
     "aupro_0.3": ("AUPRO 0.3", "share of each region found, up to 30 % false positives; guessing gives 0.15"),
     "description_accuracy": ("Description accuracy", "share of texts whose yes or no is right"),
+    "description_recall": ("Description recall", "share of defective images whose text says yes"),
+    "description_specificity": ("Description specificity", "share of normal images whose text says no"),
     "unparsed": ("Unparsed", "share of texts without a verdict; they count as wrong"),
 }
 CAPTIONS = {

@@ -3,6 +3,7 @@
 import evaluate
 
 from defect_hub.evaluate_metrics.kernels import PixelScores
+from defect_hub.evaluate_metrics.kernels.regions import aupro_name
 from defect_hub.evaluate_metrics.pixels import pixel_info
 from defect_hub.evaluate_metrics.streaming import StreamingMetric
 
@@ -23,4 +24,4 @@ class Aupro(StreamingMetric[PixelScores]):
 
     def result(self, state: PixelScores, limit: float = 0.3) -> dict[str, float]:
         """Return AUPRO up to a false positive rate of `limit`."""
-        return {f"aupro_{limit:g}": state.aupro(limit)}
+        return {aupro_name(limit): state.aupro(limit)}

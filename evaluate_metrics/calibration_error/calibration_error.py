@@ -1,34 +1,28 @@
 """Calibration errors of a probability as an `evaluate` module."""
 
-import datasets
+from typing import Any
+
 import evaluate
 
-from defect_hub.evaluate_metrics.cached import CachedMetric
-from defect_hub.evaluate_metrics.kernels import calibration_error
-
-_DESCRIPTION = "Expected and largest calibration error (binary, equal-width bins) and Brier score of a probability."
-_INPUTS = """
-Args:
-    predictions: probability that the image is defective, in [0, 1].
-    references: 1 (or True) for a defective image, 0 for a normal one.
-    bins: (in `compute`) number of bins of equal width, 15 by default.
-Returns:
-    ece, max_calibration_error, brier: values in [0, 1], lower is better.
-"""
+from defect_hub.evaluate_metrics.cached import ScoreMetric, score_info
+from defect_hub.evaluate_metrics.kernels import CalibrationBins, calibration_error
+from defect_hub.evaluate_metrics.kernels.calibration import BINS
 
 
-class CalibrationError(CachedMetric):
+class CalibrationError(ScoreMetric):
     """Calibration errors, range [0, 1]; raises UndefinedMetricError without samples."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation="",
-            inputs_description=_INPUTS,
-            features=datasets.Features(
-                {"predictions": datasets.Value("float64"), "references": datasets.Value("int64")}
-            ),
+        return score_info(
+            "Expected and largest calibration error (binary, equal-width bins) and Brier score of a probability.",
+            f"    bins: (in `compute`) number of bins of equal width, {BINS} by default.\n"
+            "Returns:\n    ece, max_calibration_error, brier: values in [0, 1], lower is better.",
+            predictions="probability that the image is defective, in [0, 1]",
         )
 
-    def _compute(self, predictions: list[float], references: list[int], bins: int = 15) -> dict[str, float]:
+    def check(self, predictions: Any, references: Any) -> None:
+        """Raise ValueError for what is no probability, and for bad labels."""
+        CalibrationBins().update(predictions, references)
+
+    def _compute(self, predictions: list[float], references: list[int], bins: int = BINS) -> dict[str, float]:
         return calibration_error(predictions, references, bins)

@@ -2,11 +2,11 @@
 
 import evaluate
 
-from defect_hub.evaluate_metrics.cached import CachedMetric, score_info
+from defect_hub.evaluate_metrics.cached import ScoreMetric, score_info
 from defect_hub.evaluate_metrics.kernels import f1_max
 
 
-class F1Max(CachedMetric):
+class F1Max(ScoreMetric):
     """F1-max, range (0, 1]; raises UndefinedMetricError when all images are of one class."""
 
     def _info(self) -> evaluate.MetricInfo:

@@ -2,11 +2,11 @@
 
 import evaluate
 
-from defect_hub.evaluate_metrics.cached import CachedMetric, score_info
+from defect_hub.evaluate_metrics.cached import ScoreMetric, score_info
 from defect_hub.evaluate_metrics.kernels import average_precision
 
 
-class ImageAp(CachedMetric):
+class ImageAp(ScoreMetric):
     """Image average precision, range (0, 1]; raises UndefinedMetricError when all images are of one class."""
 
     def _info(self) -> evaluate.MetricInfo:

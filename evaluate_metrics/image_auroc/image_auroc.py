@@ -2,11 +2,11 @@
 
 import evaluate
 
-from defect_hub.evaluate_metrics.cached import CachedMetric, score_info
+from defect_hub.evaluate_metrics.cached import ScoreMetric, score_info
 from defect_hub.evaluate_metrics.kernels import auroc
 
 
-class ImageAuroc(CachedMetric):
+class ImageAuroc(ScoreMetric):
     """Image AUROC, range [0, 1]; raises UndefinedMetricError when all images are of one class."""
 
     def _info(self) -> evaluate.MetricInfo:

@@ -60,11 +60,17 @@ def bootstrap(
 
     Raises:
         UndefinedMetricError: one class is missing, in the data or in every resample.
-        ValueError: bad scores or targets (see `ranking.auroc`), unknown metrics, no resamples, or a bad confidence.
+        ValueError: more than one score per image, bad scores or targets (see `ranking.auroc`), no or unknown metrics,
+            no resamples, or a bad confidence.
     """
+    check_confidence(confidence)
+    if as_array(scores).ndim > 1:
+        raise ValueError("scores must be (N,), one per image; ImageSketches gives intervals of anomaly maps")
+    if isinstance(metrics, str):
+        raise ValueError(f"metrics must be a sequence of names, got {metrics!r}; write ({metrics!r},)")
     unknown = sorted(set(metrics) - METRICS.keys())
-    if unknown:
-        raise ValueError(f"metrics must be among {sorted(METRICS)}, got {unknown}")
+    if unknown or not metrics:
+        raise ValueError(f"metrics must be at least one among {sorted(METRICS)}, got {unknown}")
     groups = grouped(scores, targets)
     # Raises when a class is missing.
     values = {name: groups.f1_max()[0] if name == "f1_max" else getattr(groups, name)() for name in metrics}
@@ -94,7 +100,12 @@ def bootstrap_mean(values: Values, resamples: int = 1000, confidence: float = 0.
         UndefinedMetricError: no values were given.
         ValueError: a value is not finite, no resamples, or a bad confidence.
     """
-    numbers = as_array(values).reshape(-1).astype(float)
+    check_confidence(confidence)
+    numbers = as_array(values).astype(float)
+    if numbers.ndim != 1:
+        raise ValueError(
+            f"values must be (N,), one per image, got shape {numbers.shape}; average over each image first"
+        )
     if not numbers.size:
         raise UndefinedMetricError("no values were given")
     if not np.isfinite(numbers).all():
@@ -102,6 +113,12 @@ def bootstrap_mean(values: Values, resamples: int = 1000, confidence: float = 0.
     counts = resample_counts(np.arange(numbers.size), numbers.size, resamples, seed)
     drawn = np.concatenate([chunk @ numbers / numbers.size for chunk in counts])
     return intervals({"mean": float(numbers.mean())}, drawn[None], confidence)["mean"]
+
+
+def check_confidence(confidence: float) -> None:
+    """Raise ValueError unless the confidence lies between 0 and 1; called before the work of resampling."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, got {confidence}; 0.95 is usual")
 
 
 def resample_counts(cells: NDArray[np.integer], n_cells: int, resamples: int, seed: int) -> Iterator[Counts]:
@@ -133,14 +150,11 @@ def intervals(values: Mapping[str, float], drawn: Floats, confidence: float) -> 
     Args:
         values: the metrics of the data itself, by name.
         drawn: (M, R) those of the resamples on which they have a value, in the same order.
-        confidence: share of the resamples inside the interval.
+        confidence: share of the resamples inside the interval, see `check_confidence`.
 
     Raises:
         UndefinedMetricError: R is 0.
-        ValueError: the confidence is not between 0 and 1.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, got {confidence}; 0.95 is usual")
     if not drawn.shape[1]:
         raise UndefinedMetricError("no resample holds both classes; draw more")
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=1)

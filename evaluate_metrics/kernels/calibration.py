@@ -15,7 +15,7 @@ from defect_hub.evaluate_metrics.kernels.inputs import (
 )
 from defect_hub.evaluate_metrics.kernels.states import Arrays, MetricState, defined
 
-# Probabilities are summed as integers of this unit, the step of float32 below 1: sums of 2^39 pixels fit in int64.
+# Probabilities are summed as integers of this unit, the step of float32 below 1: sums of 2^38 pixels fit in int64.
 UNIT = 1 << 24
 BINS = 15
 

@@ -10,6 +10,8 @@ from defect_hub.evaluate_metrics.kernels.inputs import UndefinedMetricError, Val
 from defect_hub.evaluate_metrics.kernels.states import Arrays, MetricState, defined
 
 Counts = NDArray[np.int64]
+# Without a list of classes; the matrix then takes 128 MiB.
+MAX_CLASSES = 4096
 
 
 class ConfusionMatrix(MetricState):
@@ -23,9 +25,14 @@ class ConfusionMatrix(MetricState):
         """Args: classes: their names in the order of their ids, or how many there are (names are then "0", "1", ...).
 
         Raises:
-            ValueError: no class at all, or a name that occurs twice.
+            ValueError: no class at all, a name that occurs twice, or one string in place of the names.
         """
-        self.names = [str(number) for number in range(classes)] if isinstance(classes, int) else list(classes)
+        if isinstance(classes, str):
+            raise ValueError(f"classes must be a list of names or their number, got {classes!r}; write [{classes!r}]")
+        if isinstance(classes, int | np.integer):
+            self.names = [str(number) for number in range(classes)]
+        else:
+            self.names = list(classes)
         if not self.names or len(set(self.names)) < len(self.names):
             raise ValueError(f"classes must be at least one name, none twice, or their number, got {classes!r}")
         self._counts: Counts = np.zeros((len(self.names),) * 2, np.int64)
@@ -110,14 +117,15 @@ def class_accuracy(predictions: Values, targets: Values, classes: int | Sequence
     Args:
         predictions: (B,) class ids, or (B, C) scores of which the highest counts.
         targets: (B,) class ids.
-        classes: names or number of the classes; None means as many as the highest id (or the scores) tell.
+        classes: names or number of the classes; None means as many as the highest id (or the scores) tell, at most
+            4096.
 
     Returns:
         "accuracy", "mean_class_accuracy", "per_class_recall", "confusion" and "classes".
 
     Raises:
         UndefinedMetricError: no samples were given.
-        ValueError: see `ConfusionMatrix.update`.
+        ValueError: see `ConfusionMatrix.update`; or too many classes to be meant.
     """
     predicted, true = as_array(predictions), as_array(targets)
     if not true.size:
@@ -125,6 +133,10 @@ def class_accuracy(predictions: Values, targets: Values, classes: int | Sequence
     if classes is None:
         highest = predicted.shape[1] - 1 if predicted.ndim == 2 else _integers("predictions", predicted).max(initial=0)
         classes = int(max(highest, _integers("targets", true).max(), 0)) + 1
+        if classes > MAX_CLASSES:
+            raise ValueError(
+                f"the highest class id is {classes - 1}; count classes from 0, or give classes if there are so many"
+            )
     matrix = ConfusionMatrix(classes)
     matrix.update(predicted, true)
     return matrix.compute()

@@ -274,6 +274,12 @@ def _labels(is_defective: Iterable[bool | int]) -> list[bool]:
     return [bool(label) for label in labels]
 
 
+def check_texts(texts: Sequence[str]) -> None:
+    """Refuse one string, whose letters would be taken for texts, with a ValueError."""
+    if isinstance(texts, str):
+        raise ValueError(f"texts must be a list of strings, got the string {texts[:40]!r}; put it in a list")
+
+
 class DescriptionVerdicts(MetricState):
     """Counts of verdicts by class: how often is the yes or no of a text right?"""
 
@@ -289,8 +295,10 @@ class DescriptionVerdicts(MetricState):
             is_defective: what each image shows (bool, or 0 and 1), as many.
 
         Raises:
-            ValueError: different lengths, or a label that is not true or false (for example an unknown one).
+            ValueError: one string, different lengths, or a label that is not true or false (for example an unknown
+                one).
         """
+        check_texts(texts)
         if len(texts) != len(is_defective):
             raise ValueError(f"{len(texts)} predictions but {len(is_defective)} labels")
         labels = _labels(is_defective)
@@ -356,7 +364,7 @@ def description_accuracy(predictions: Sequence[str], is_defective: Sequence[bool
 
     Raises:
         UndefinedMetricError: no texts.
-        ValueError: different lengths, or a label that is not true or false (for example an unknown one).
+        ValueError: see `DescriptionVerdicts.update`.
     """
     verdicts = DescriptionVerdicts()
     verdicts.update(predictions, is_defective)

@@ -28,11 +28,11 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from defect_hub.evaluate_metrics.kernels.description import parse_yes_no, share, strike_denials
+from defect_hub.evaluate_metrics.kernels.description import check_texts, parse_yes_no, share, strike_denials
 from defect_hub.evaluate_metrics.kernels.english import FILLING, HEAD, MANY, NUMBERS, SINGULARS, Sentence, to_sentences
-from defect_hub.evaluate_metrics.kernels.inputs import Values, check_targets
+from defect_hub.evaluate_metrics.kernels.inputs import Values, as_array, check_targets
+from defect_hub.evaluate_metrics.kernels.regions import label_regions
 from defect_hub.evaluate_metrics.kernels.states import Arrays, MetricState, defined
 
 KINDS = ("presence", "location", "count", "size")
@@ -40,7 +40,6 @@ LEAST_SHARE = 0.05
 """Share of a region that must lie in a place for the region to be there."""
 SPECK = 0.01
 """A region below this share of the largest one's area is a speck."""
-_EIGHT_CONNECTED = np.ones((3, 3), dtype=int)
 
 _ROWS = {"top": 0, "upper": 0, "middle": 1, "center": 1, "centre": 1, "central": 1, "bottom": 2, "lower": 2}
 _COLUMNS = {"left": 0, "middle": 1, "center": 1, "centre": 1, "central": 1, "right": 2}
@@ -91,8 +90,8 @@ class _Regions:
     """The 8-connected regions of a mask (H, W)."""
 
     def __init__(self, mask: NDArray[np.bool_]) -> None:
-        self.labels, self.count = ndimage.label(mask, _EIGHT_CONNECTED)
-        self.areas = np.bincount(self.labels.ravel(), minlength=self.count + 1)[1:]
+        self.labels, self.areas = label_regions(mask)
+        self.count = self.areas.size
         self.share = float(self.areas.sum() / mask.size)
         self.is_speck = self.areas < SPECK * self.areas.max(initial=0)
 
@@ -231,8 +230,9 @@ class Groundedness(MetricState):
             masks: as many masks (H, W) of 0 and 1 (or bool); sizes may differ.
 
         Raises:
-            ValueError: different lengths, or a mask that `grounded_claims` refuses.
+            ValueError: one string, different lengths, or a mask that `grounded_claims` refuses.
         """
+        check_texts(texts)
         if len(texts) != len(masks):
             raise ValueError(f"{len(texts)} texts but {len(masks)} masks")
         found = [grounded_claims(text, mask) for text, mask in zip(texts, masks, strict=True)]
@@ -283,7 +283,7 @@ class Groundedness(MetricState):
 
 
 def _check_mask(mask: Values) -> NDArray[np.bool_]:
-    array = mask.detach().cpu().numpy() if isinstance(mask, torch.Tensor) else np.asarray(mask)
+    array = as_array(mask)
     if array.ndim != 2 or not array.size:
         raise ValueError(f"a mask must be (H, W), got shape {array.shape}; give one mask for each text")
     return check_targets(array)

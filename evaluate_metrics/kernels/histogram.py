@@ -1,5 +1,6 @@
 """Threshold metrics over any number of scores in constant memory, whatever the range of the scores."""
 
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -54,14 +55,22 @@ class ScoreHistogram(MetricState):
             self._add(flat_scores[chunk], positive, np.zeros(np.count_nonzero(positive), np.int64))
 
     def merge(self, other: Self) -> None:
-        """Add the state of another histogram; the result equals one pass over both data, in any order."""
-        self.n_scores += other.n_scores
-        self._n_kept += other._n_kept
-        self._kept += other._kept
+        """Add the state of another histogram; the result equals one pass over both data, in any order.
+
+        Raises:
+            ValueError: the other is the state of another metric.
+        """
+        self._check_addable(other)
+        # Taken first, since a state may be added to itself.
+        kept, n_kept, n_scores = list(other._kept), other._n_kept, other.n_scores
+        binned = None if other._bins is None else other._bins.tally()
+        self._kept += kept
+        self._n_kept += n_kept
+        self.n_scores += n_scores
         if self.n_scores > EXACT_SCORES:
             bins = self._bin_kept()
-            if other._bins is not None:
-                bins.merge(other._bins.tally())
+            if binned is not None:
+                bins.merge(binned)
 
     def auroc(self) -> float:
         """Area under the ROC curve in [0, 1]; raises UndefinedMetricError when a class is missing."""
@@ -90,12 +99,13 @@ class ScoreHistogram(MetricState):
     def compute(self) -> dict[str, Any]:
         """Return "auroc", "average_precision", "f1_max" and its "threshold", see `MetricState.compute`."""
         groups = self._groups()
+        best = cache(groups.f1_max)
         return defined(
             {
                 "auroc": groups.auroc,
                 "average_precision": groups.average_precision,
-                "f1_max": lambda: groups.f1_max()[0],
-                "threshold": lambda: groups.f1_max()[1],
+                "f1_max": lambda: best()[0],
+                "threshold": lambda: best()[1],
             }
         )
 
@@ -118,6 +128,10 @@ class ScoreHistogram(MetricState):
             state._kept = [_expanded(tally)]
             state._n_kept = state.n_scores
         return state
+
+    def _check_addable(self, other: Self) -> None:
+        if type(other) is not type(self):
+            raise ValueError(f"a {type(other).__name__} cannot be added to a {type(self).__name__}")
 
     def _add(self, scores: NDArray[Any], positive: NDArray[np.bool_], weights: Weights) -> None:
         """Add checked scores (N,), of which P are positive, with the weights (P,) of the positives."""

@@ -84,7 +84,7 @@ def _images(values: Images) -> list[NDArray[Any]]:
     """Split images into arrays (H, W); what cannot be split so keeps its shape, for the error message."""
     if isinstance(values, list | tuple):
         arrays = [as_array(value) for value in values]
-        if any(array.ndim > 1 for array in arrays):
+        if not arrays or any(array.ndim > 1 for array in arrays):
             return arrays
     array = as_array(cast(Values, values))
     if array.ndim == 4 and array.shape[1] == 1:

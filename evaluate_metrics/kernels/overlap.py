@@ -20,9 +20,12 @@ class OverlapCounts(MetricState):
     """
 
     def __init__(self, threshold: float) -> None:
-        if not isinstance(threshold, int | float) or np.isnan(threshold):
+        try:
+            self.threshold = float(threshold)
+        except (TypeError, ValueError):
+            self.threshold = float("nan")
+        if np.isnan(self.threshold):
             raise ValueError(f"threshold must be a number on the scale of the scores, got {threshold!r}")
-        self.threshold = float(threshold)
         # True positives, false positives, false negatives, over all images.
         self._pixels = np.zeros(3, np.int64)
         # Sums of IoU and Dice over the images that show a defect, in FIXED_POINT, and the number of these images.
@@ -32,7 +35,8 @@ class OverlapCounts(MetricState):
         """Add anomaly maps with their masks, as `PixelScores.update`."""
         pixels, images = np.zeros(3, np.int64), np.zeros(3, np.int64)
         for scores, mask in image_pairs(maps, masks):
-            found = scores >= self.threshold
+            # A Python float would be rounded to the type of the scores.
+            found = scores >= np.float64(self.threshold)
             hits, called, defective = (np.count_nonzero(array) for array in (found & mask, found, mask))
             pixels += hits, called - hits, defective - hits
             if defective:

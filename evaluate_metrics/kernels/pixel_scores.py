@@ -1,5 +1,6 @@
 """All pixel metrics of anomaly maps in one pass and constant memory, the per-region overlap among them."""
 
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from defect_hub.evaluate_metrics.kernels.curves import Curve
 from defect_hub.evaluate_metrics.kernels.histogram import ScoreHistogram
 from defect_hub.evaluate_metrics.kernels.inputs import Images, image_pairs
-from defect_hub.evaluate_metrics.kernels.regions import MAX_REGIONS, region_weights
+from defect_hub.evaluate_metrics.kernels.regions import aupro_name, check_regions, region_weights
 from defect_hub.evaluate_metrics.kernels.states import Arrays, defined
 
 
@@ -40,8 +41,7 @@ class PixelScores(ScoreHistogram):
         pairs = list(image_pairs(maps, masks))
         weighted = [region_weights(mask) for _, mask in pairs]
         n_regions = self.n_regions + sum(n for _, n in weighted)
-        if n_regions > MAX_REGIONS:
-            raise ValueError(f"{n_regions} defective regions; at most {MAX_REGIONS} can be counted, are these masks?")
+        check_regions(n_regions)
         for (scores, mask), (weights, _) in zip(pairs, weighted, strict=True):
             self._add(scores.reshape(-1), mask.reshape(-1), weights)
         self.n_images += len(pairs)
@@ -52,6 +52,10 @@ class PixelScores(ScoreHistogram):
         super().merge(other)
         self.n_images += other.n_images
         self.n_regions += other.n_regions
+
+    def _check_addable(self, other: Self) -> None:
+        super()._check_addable(other)
+        check_regions(self.n_regions + other.n_regions)
 
     def aupro(self, limit: float = 0.3) -> float:
         """Area under the per-region overlap up to a false positive rate, divided by it, as `regions.aupro`."""
@@ -68,19 +72,16 @@ class PixelScores(ScoreHistogram):
             limit: of the false positive rate for AUPRO; it is part of the name, "aupro_0.3".
         """
         groups = self._groups()
-
-        def iou_max() -> float:
-            f1 = groups.f1_max()[0]
-            return f1 / (2 - f1)  # IoU rises with F1 (Dice), so the same threshold is best
-
+        best = cache(groups.f1_max)
         return defined(
             {
                 "pixel_auroc": groups.auroc,
                 "pixel_ap": groups.average_precision,
-                "pixel_f1_max": lambda: groups.f1_max()[0],
-                "pixel_threshold": lambda: groups.f1_max()[1],
-                "pixel_iou_max": iou_max,
-                f"aupro_{limit:g}": lambda: groups.aupro(limit),
+                "pixel_f1_max": lambda: best()[0],
+                "pixel_threshold": lambda: best()[1],
+                # IoU rises with F1 (Dice), so the same threshold is best.
+                "pixel_iou_max": lambda: best()[0] / (2 - best()[0]),
+                aupro_name(limit): lambda: groups.aupro(limit),
             }
         )
 

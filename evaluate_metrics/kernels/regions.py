@@ -49,7 +49,8 @@ def aupro(maps: Images, masks: Images, limit: float = 0.3) -> float:
 
     Raises:
         UndefinedMetricError: there is no defective region, or no normal pixel.
-        ValueError: NaN scores, masks with other values, different sizes, or a limit outside (0, 1].
+        ValueError: NaN scores, masks with other values, different sizes, more than 2^22 regions, or a limit outside
+            (0, 1].
     """
     return _groups(maps, masks).aupro(limit)
 
@@ -64,7 +65,7 @@ def region_overlaps(maps: Images, masks: Images, threshold: float) -> RegionOver
     parts = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
     for index, (scores, mask) in enumerate(image_pairs(maps, masks)):
         labels, areas = label_regions(mask)
-        found = np.bincount(labels[scores >= threshold], minlength=areas.size + 1)[1:]
+        found = np.bincount(labels[scores >= np.float64(threshold)], minlength=areas.size + 1)[1:]
         parts.append((np.full(areas.size, index), areas, found / areas))
     image, area, overlap = (np.concatenate(values) for values in zip(*parts, strict=True))
     return RegionOverlaps(image, area, overlap)
@@ -79,7 +80,7 @@ def label_regions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[n
 def region_weights(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:
     """Return the weight of every defective pixel in row-major order, (P,), and the number of regions.
 
-    The pixels of a region share FIXED_POINT equally, but for rounding.
+    The pixels of a region share FIXED_POINT as evenly as integers can.
     """
     if not mask.any():
         return np.empty(0, np.int64), 0
@@ -87,7 +88,22 @@ def region_weights(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     inner = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     labels, areas = label_regions(inner)
-    return (FIXED_POINT // areas)[labels[inner] - 1], areas.size
+    region = labels[inner] - 1
+    by_region = np.argsort(region, kind="stable")
+    rank = np.empty_like(by_region)
+    rank[by_region] = np.arange(region.size) - np.repeat(np.cumsum(areas) - areas, areas)
+    return (FIXED_POINT // areas)[region] + (rank < (FIXED_POINT % areas)[region]), areas.size
+
+
+def check_regions(n: int) -> None:
+    """Raise ValueError for more regions than can be summed."""
+    if n > MAX_REGIONS:
+        raise ValueError(f"{n} defective regions; at most {MAX_REGIONS} can be counted, are these masks?")
+
+
+def aupro_name(limit: float) -> str:
+    """The name of AUPRO in results, which holds the limit: "aupro_0.3"."""
+    return f"aupro_{float(limit)}"
 
 
 def _groups(maps: Images, masks: Images) -> Groups:
@@ -96,6 +112,8 @@ def _groups(maps: Images, masks: Images) -> Groups:
         raise UndefinedMetricError("no samples were given")
     scores = np.concatenate([scores.reshape(-1) for scores, _ in pairs])
     positive = np.concatenate([mask.reshape(-1) for _, mask in pairs])
+    weighted = [region_weights(mask) for _, mask in pairs]
+    check_regions(sum(n for _, n in weighted))
     weights = np.zeros(scores.size, np.int64)
-    weights[positive] = np.concatenate([region_weights(mask)[0] for _, mask in pairs])
+    weights[positive] = np.concatenate([pixels for pixels, _ in weighted])
     return grouped(scores, positive, weights)

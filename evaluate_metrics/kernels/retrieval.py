@@ -25,10 +25,10 @@ class RetrievalCounts(MetricState):
     """
 
     def __init__(self, ks: Sequence[int] = KS) -> None:
-        """Args: ks: each at least 1; ValueError otherwise."""
-        self.ks = tuple(sorted(set(ks)))
-        if not self.ks or self.ks[0] < 1:
-            raise ValueError(f"ks must be at least one number of items, each 1 or more, got {tuple(ks)}")
+        """Args: ks: whole numbers, each at least 1; ValueError otherwise."""
+        if not len(ks) or not all(isinstance(k, int | np.integer) and k >= 1 for k in ks):
+            raise ValueError(f"ks must be at least one whole number of items, each 1 or more, got {tuple(ks)}")
+        self.ks = tuple(sorted({int(k) for k in ks}))
         self._found = np.zeros(len(self.ks), np.int64)
         # Queries with and without a right item.
         self._queries = np.zeros(2, np.int64)

@@ -7,7 +7,8 @@ import datasets
 import evaluate
 
 from defect_hub.evaluate_metrics.cached import CachedMetric
-from defect_hub.evaluate_metrics.kernels import retrieval_recall
+from defect_hub.evaluate_metrics.kernels import UndefinedMetricError, retrieval_recall
+from defect_hub.evaluate_metrics.kernels.retrieval import KS
 
 _DESCRIPTION = "Recall@k: the share of queries with a right item among the k most similar of a gallery."
 _INPUTS = """
@@ -40,7 +41,9 @@ class RetrievalRecall(CachedMetric):
         predictions: list[list[float]],
         references: list[int],
         gallery_labels: Sequence[int] | None = None,
-        ks: Sequence[int] = (1, 5, 10),
+        ks: Sequence[int] = KS,
     ) -> dict[str, Any]:
+        if not predictions:
+            raise UndefinedMetricError("no queries were given")
         labels = range(len(predictions[0])) if gallery_labels is None else gallery_labels
         return retrieval_recall(predictions, references, labels, ks)

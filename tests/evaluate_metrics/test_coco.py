@@ -258,6 +258,8 @@ BAD = [
     (one(objects={"bbox": [BOX], "category": [0]}), "image 1: 'area' is missing; found 'bbox', 'category'"),
     (one({"boxes": [], "scores": []}), "image 1: 'labels' is missing"),
     (one(image_id=1.5), "image_id must be a whole number or a text, got 1.5"),  # type: ignore[arg-type]
+    (one(image_id=2**63), "image_id 9223372036854775808 does not fit in 64 bits; give it as a text"),
+    (one(image_id="1\0"), r"image_id: '1\\x00' ends in a null character"),
     (one(image_id="1"), "image_id: numbers and texts are mixed"),
     (([DETECTION], [{"image_id": 1}]), "a reference lacks objects; found image_id"),
     (([DETECTION], []), "2 predictions but 1 references"),
@@ -277,6 +279,11 @@ def test_bad_input_is_refused_and_nothing_added(data, message):
 def test_bad_settings_and_states():
     with pytest.raises(ValueError, match="a name occurs twice"):
         CocoDetections(["crack", "crack"])
+    with pytest.raises(ValueError, match=r"class_names: .* ends in a null character"):
+        CocoDetections(["crack", "dent\0"])
+    for names in (("ab",), ("", "ab"), (["a", "b"], "ab")):
+        with pytest.raises(ValueError, match="_names must be a list of names"):
+            CocoDetections(*names)
     with pytest.raises(ValueError, match="novel_names: dent not among class_names"):
         CocoDetections(["crack"], novel_names=["dent"])
     with pytest.raises(ValueError, match="different class_names or novel_names"):

@@ -1,5 +1,6 @@
 """The `evaluate` modules as a user loads them: batches, options, combine, several processes."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import evaluate
@@ -106,7 +107,8 @@ def test_of_a_batch_with_a_bad_value_nothing_is_counted(name):
         (MAPS[:2], MASKS[:2] * 255, "0 or 1"),
         (MAPS[:2, :, :49], MASKS[:2], "size"),
         (MAPS[:2], MASKS[:1], "2 predictions but 1 references"),
-        (MAPS[:2], None, "give predictions and references"),
+        (MAPS[:2], None, "give references: each sample needs"),
+        (None, None, "give predictions and references: each sample needs"),
     ):
         with pytest.raises(ValueError, match=reason):
             metric.add_batch(predictions=predictions, references=references)
@@ -115,7 +117,7 @@ def test_of_a_batch_with_a_bad_value_nothing_is_counted(name):
 
 
 def test_inputs_options_and_settings_with_typing_errors_are_refused():
-    with pytest.raises(ValueError, match=r"nothing else; got also \['maps'\]"):
+    with pytest.raises(ValueError, match=r"unknown inputs \['maps'\]; give predictions and references only"):
         load("pixel_auroc").add_batch(predictions=MAPS, references=MASKS, maps=MAPS)
     with pytest.raises(ValueError, match=r"unknown settings \['limit'\] of Aupro"):
         load("aupro", limit=0.1)
@@ -207,15 +209,91 @@ def test_several_processes_equal_one(name, tmp_path):
     assert not [path for path in tmp_path.rglob("*.a*") if path.suffix != ".lock"]
 
 
-def test_a_process_without_samples_adds_nothing(tmp_path):
+@pytest.mark.parametrize("name", ["pixel_metrics", "image_auroc"])
+@pytest.mark.parametrize("with_samples", [0, 1])
+def test_a_process_without_samples_adds_nothing(name, with_samples, tmp_path):
     def part(process_id: int) -> dict | None:
-        metric = load("pixel_metrics", num_process=2, process_id=process_id, cache_dir=str(tmp_path))
-        if process_id == 0:
-            metric.add_batch(predictions=MAPS, references=MASKS)
+        metric = load(name, num_process=2, process_id=process_id, cache_dir=str(tmp_path), timeout=20)
+        if process_id == with_samples:
+            predictions, references = samples(name)
+            metric.add_batch(predictions=predictions, references=references)
         return metric.compute()
 
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(part, range(2))) == [EXPECTED["pixel_metrics"], None]
+        assert list(pool.map(part, range(2))) == [EXPECTED[name], None]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_samples_every_module_says_so(name, tmp_path):
+    metric = load(name, cache_dir=str(tmp_path))
+    options = {"base_url": "http://127.0.0.1:9", "model": "none", "record": tmp_path / "record", "progress": False}
+    for given in ({"predictions": [], "references": []}, {}):
+        metric.add_batch(predictions=[], references=[])
+        try:
+            found = metric.compute(**given, **(options if name == "judge_score" else {}))
+        except UndefinedMetricError as error:
+            assert re.fullmatch("no (samples|queries) were given", str(error))
+        else:
+            # Nothing but counts has a value of nothing.
+            assert found.pop("undefined")
+            assert not [key for key, value in found.items() if isinstance(value, float)]
+    assert len(list(tmp_path.rglob("*.arrow"))) == 0
+
+
+@pytest.mark.parametrize("name", [*IMAGE_METRICS, "calibration_error"])
+def test_scores_are_checked_before_they_wait_among_good_ones(name, tmp_path):
+    metric = load(name, cache_dir=str(tmp_path))
+    expected = metric.compute(predictions=SCORES, references=LABELS)
+    metric.add_batch(predictions=SCORES, references=LABELS)
+    for predictions, references, reason in (
+        ([0.5, np.nan], [0, 1], "NaN"),
+        ([0.5, 0.5], [0, 255], "0 or 1"),
+        ([0.5, 0.5], [1], "2 scores but 1 targets"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            metric.add_batch(predictions=predictions, references=references)
+    for prediction, reference in ((np.nan, 1), (0.5, 255), (0.5, None)):
+        with pytest.raises(ValueError, match=r"NaN|0 or 1"):
+            metric.add(prediction=prediction, reference=reference)
+    assert metric.compute() == expected
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_compute_of_a_bad_batch_starts_afresh(name, tmp_path):
+    metric = load(name, cache_dir=str(tmp_path))
+    predictions, references = samples(name)
+    for added in (0, 5):
+        metric.add_batch(predictions=predictions[:added], references=references[:added])
+        with pytest.raises(ValueError, match="NaN"):
+            metric.compute(predictions=np.full_like(predictions, np.nan), references=references)
+        assert metric.compute(predictions=predictions, references=references) == EXPECTED[name]
+    assert not list(tmp_path.rglob("*.arrow"))
+
+
+def test_a_failure_leaves_the_file_of_another_module_of_the_same_folder(tmp_path):
+    first, second = (load("image_auroc", cache_dir=str(tmp_path)) for _ in range(2))
+    first.compute(predictions=SCORES, references=LABELS)
+    second.add_batch(predictions=SCORES, references=LABELS)
+    with pytest.raises(ValueError, match="NaN"):
+        first.compute(predictions=[np.nan], references=[1])
+    assert second.compute() == EXPECTED["image_auroc"]
+
+
+def test_a_bad_batch_does_not_hold_on_to_the_threshold():
+    expected = EXPECTED["pixel_iou"]
+    metric = load("pixel_iou")
+    bad = {"predictions": np.full_like(MAPS, np.nan), "references": MASKS}
+    with pytest.raises(ValueError, match="NaN"):
+        metric.compute(**bad, threshold=0.9)
+    assert metric.compute(predictions=MAPS, references=MASKS) == expected
+    unset = evaluate.load(str(METRICS / "pixel_iou"))
+    with pytest.raises(ValueError, match="NaN"):
+        unset.compute(**bad, threshold=0.9)
+    assert unset.compute(predictions=MAPS, references=MASKS, threshold=0.6) == expected
+    with pytest.raises(ValueError, match="NaN"):
+        metric.add_batch(**bad)
+    found = metric.compute(predictions=MAPS, references=MASKS, threshold=0.9)
+    assert found == load("pixel_iou").compute(predictions=MAPS, references=MASKS, threshold=0.9) != expected
 
 
 def test_processes_of_different_thresholds_are_refused(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
-from defect_hub.evaluate_metrics.sentences import DEFAULT_MODEL, sentence_similarity
+from defect_hub.evaluate_metrics.sentences import sentence_similarity
 from tests.evaluate_metrics.sentence_models import save_tiny_sentence_bert
 
 PREDICTIONS = ["a dark scratch in the top left", "No defect.", "裂纹", "a hole"]
@@ -80,7 +80,7 @@ def test_no_texts_and_bad_texts(folder):
         sentence_similarity(["a"], [], folder)
 
 
-@pytest.mark.parametrize("name", [DEFAULT_MODEL, "folder"])
+@pytest.mark.parametrize("name", ["sentence-transformers/no-such-model", "folder"])
 def test_a_model_that_is_not_there_is_one_line(name, tmp_path):
     model = tmp_path if name == "folder" else name
     with pytest.raises(ValueError, match=r"^model: cannot load .*give a Hub id") as caught:

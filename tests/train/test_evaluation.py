@@ -79,8 +79,8 @@ def test_no_descriptions_no_description_accuracy(model, processor, rows):
 def test_metrics_of_one_class_are_left_out_with_the_reason(model, processor, rows):
     normal = rows.filter(lambda value: value is False, input_columns="is_defective")
     scores = evaluate_diagnosis(model, processor, normal, max_new_tokens=4)
-    assert scores.metrics() == {"description_accuracy": 0, "unparsed": 1}
-    assert scores.undefined().keys() == IMAGE_METRICS | PIXEL_METRICS
+    assert scores.metrics() == {"description_accuracy": 0, "description_specificity": 0, "unparsed": 1}
+    assert scores.undefined().keys() == IMAGE_METRICS | PIXEL_METRICS | {"description_recall"}
     assert scores.undefined()["image_auroc"] == f"all {len(normal)} samples are negative (normal)"
     with pytest.raises(
         UndefinedMetricError, match=r"aupro_0\.3: all \d+ samples are negative \(normal\)\. Evaluate on"

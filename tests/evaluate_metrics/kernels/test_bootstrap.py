@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from defect_hub.evaluate_metrics.kernels import UndefinedMetricError, bootstrap, bootstrap_mean
+from defect_hub.evaluate_metrics.kernels import ImageSketches, UndefinedMetricError, bootstrap, bootstrap_mean
 from defect_hub.evaluate_metrics.kernels.bootstrap import resample_counts
 from tests.evaluate_metrics.kernels.cases import scored
 
@@ -99,6 +99,8 @@ def test_bad_values_are_refused():
         bootstrap([0.1, np.nan], [0, 1])
     with pytest.raises(ValueError, match=r"got \['accuracy'\]"):
         bootstrap([0.1, 0.2], [0, 1], ["accuracy"])
+    with pytest.raises(ValueError, match=r"at least one among .* got \[\]"):
+        bootstrap([0.1, 0.2], [0, 1], metrics=())
     with pytest.raises(ValueError, match="resamples must be at least 1"):
         bootstrap([0.1, 0.2], [0, 1], resamples=0)
     with pytest.raises(ValueError, match=r"between 0 and 1, got 95; 0\.95 is usual"):
@@ -107,6 +109,16 @@ def test_bad_values_are_refused():
         bootstrap_mean([0.1, np.nan])
     with pytest.raises(UndefinedMetricError, match="no values"):
         bootstrap_mean([])
+
+
+def test_a_bad_confidence_is_refused_before_resampling():
+    # All these draws would take hours.
+    with pytest.raises(ValueError, match="confidence must be between 0 and 1"):
+        bootstrap([0.1, 0.2], [0, 1], resamples=10**10, confidence=1)
+    with pytest.raises(ValueError, match="confidence must be between 0 and 1"):
+        bootstrap_mean([0.1, 0.2], resamples=10**10, confidence=0)
+    with pytest.raises(ValueError, match="confidence must be between 0 and 1"):
+        ImageSketches().intervals(resamples=10**10, confidence=95)
 
 
 def test_a_thousand_resamples_of_5000_images_are_fast_and_small():

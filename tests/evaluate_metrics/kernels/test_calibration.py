@@ -62,6 +62,14 @@ def test_ece_is_binary_not_top_label():
     assert calibration_error([0.3] * 10, [1] * 3 + [0] * 7)["ece"] == pytest.approx(0, abs=1e-7)
 
 
+@pytest.mark.parametrize(("n", "ece"), [(100, 0.12), (1000, 0.04), (10_000, 0.01)])
+def test_ece_of_calibrated_probabilities_falls_with_the_number_of_images(n, ece):
+    rng = np.random.default_rng(0)
+    drawn = rng.random((200, n))
+    found = [calibration_error(p, rng.random(n) < p)["ece"] for p in drawn]
+    assert np.mean(found) == pytest.approx(ece, abs=0.005)
+
+
 def test_zero_and_one_have_a_bin():
     bins = state_of([0.0, 1.0], [0, 1]).reliability()
     assert (bins.lower[0], bins.upper[-1]) == (0, 1)

@@ -106,6 +106,22 @@ def test_bad_classes_are_refused():
         ConfusionMatrix(["a", "b"]).merge(ConfusionMatrix(["b", "a"]))
 
 
+def test_a_string_is_no_list_of_classes():
+    with pytest.raises(ValueError, match=r"got 'ab'; write \['ab'\]"):
+        ConfusionMatrix("ab")
+
+
+def test_the_number_of_classes_may_be_one_of_numpy():
+    assert ConfusionMatrix(np.int64(3)).names == ["0", "1", "2"]
+
+
+def test_a_huge_id_needs_classes():
+    assert len(class_accuracy([4095], [0])["classes"]) == 4096
+    for predictions, targets in (([10**6], [0]), ([0], [4096])):
+        with pytest.raises(ValueError, match=r"highest class id is .* or give classes"):
+            class_accuracy(predictions, targets)
+
+
 def test_bad_ids_are_refused_without_classes_too():
     with pytest.raises(ValueError, match=r"targets .* found -1"):
         class_accuracy([0, 0], [0, -1])

@@ -477,8 +477,8 @@ def test_a_bad_batch_changes_nothing():
     verdicts = DescriptionVerdicts()
     verdicts.update(["Yes."], [1])
     before = verdicts.to_bytes()
-    for texts, labels in ((["Yes."], [2]), (["Yes.", "No."], [1]), (["Yes.", None], [1, 1])):
-        with pytest.raises(ValueError, match=r"true or false|2 predictions but 1|must be a string"):
+    for texts, labels in ((["Yes."], [2]), (["Yes.", "No."], [1]), (["Yes.", None], [1, 1]), ("ab", [1, 1])):
+        with pytest.raises(ValueError, match=r"true or false|2 predictions but 1|must be a string|a list of strings"):
             verdicts.update(texts, labels)
     assert verdicts.to_bytes() == before
 

@@ -250,6 +250,7 @@ def test_masks_of_any_kind():
     mask = MASKS["tiny"]
     for kind in (mask, mask.astype(np.uint8), mask.astype(float), torch.from_numpy(mask), mask.tolist()):
         assert grounded_claims("Yes.", kind) == expected
+    assert grounded_claims("Yes.", torch.from_numpy(mask).to(torch.bfloat16)) == expected
     state = Groundedness()
     state.update(["Yes.", "Yes."], torch.zeros(2, 5, 5))
     assert state.compute()["presence"] == 0
@@ -265,6 +266,7 @@ def test_a_bad_batch_changes_nothing():
         (["Yes.", "Yes."], [good, good * 255], "0 or 1"),
         (["Yes.", "Yes."], [good, good[0]], r"must be \(H, W\)"),
         (["Yes.", None], [good, good], "must be a string"),
+        ("ab", [good, good], "must be a list of strings, got the string 'ab'"),
     ):
         with pytest.raises(ValueError, match=message):
             state.update(texts, masks)

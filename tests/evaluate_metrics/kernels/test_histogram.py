@@ -189,3 +189,36 @@ def test_compute_leaves_out_what_has_no_value():
     result = histogram_of([0.1, 0.9], [0, 0]).compute()
     assert result.keys() == {"undefined"}
     assert result["undefined"].keys() == {"auroc", "average_precision", "f1_max", "threshold"}
+
+
+def test_a_state_can_be_added_to_itself():
+    scores, targets = scored("random", STREAMED)
+    histogram, twice = histogram_of(scores, targets), histogram_of(np.tile(scores, 2), np.tile(targets, 2))
+    histogram.update(scores[:10_000], targets[:10_000])
+    twice.update(np.tile(scores[:10_000], 2), np.tile(targets[:10_000], 2))
+    histogram.merge(histogram)
+    assert histogram.to_bytes() == twice.to_bytes()
+
+
+def test_states_of_two_metrics_do_not_add_up():
+    histogram, pixels = histogram_of([0.1, 0.9], [0, 1]), PixelScores()
+    with pytest.raises(ValueError, match="a PixelScores cannot be added to a ScoreHistogram"):
+        histogram.merge(pixels)
+    with pytest.raises(ValueError, match="a ScoreHistogram cannot be added to a PixelScores"):
+        pixels.merge(histogram)
+    assert (histogram.n_scores, pixels.n_scores) == (2, 0)
+
+
+def test_memory_at_worst():
+    rng = np.random.default_rng(0)
+    bits = rng.integers(0, 1 << 32, 3 * (1 << 19), dtype=np.uint32).view(np.float32)
+    scores = bits[np.isfinite(bits)]
+    targets = rng.random(scores.size) < 0.1
+    tracemalloc.start()
+    histogram = histogram_of(scores, targets)
+    held = tracemalloc.get_traced_memory()[0]
+    histogram.compute()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held < 40e6
+    assert peak < 110e6

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
-from defect_hub.evaluate_metrics.kernels import OverlapCounts
+from defect_hub.evaluate_metrics.kernels import OverlapCounts, region_overlaps
 from tests.evaluate_metrics.kernels.cases import SCORES, SHAPES, scored_maps
 
 POOLED = {"iou": jaccard_score, "dice": f1_score, "precision": precision_score, "recall": recall_score}
@@ -132,3 +132,19 @@ def test_bad_values_are_refused_and_leave_the_state(spoil, reason):
 def test_a_threshold_that_is_no_number_is_refused(threshold):
     with pytest.raises(ValueError, match="threshold"):
         OverlapCounts(threshold)
+
+
+@pytest.mark.parametrize("threshold", [np.float32(0.5), np.float16(0.5), torch.tensor(0.5), 1])
+def test_a_threshold_may_be_any_number(threshold):
+    counts = OverlapCounts(threshold)
+    counts.update(np.array([[0.4, 1.0]]), np.array([[0, 1]]))
+    assert counts.compute()["iou"] == 1
+
+
+def test_the_threshold_is_not_rounded_to_the_type_of_the_scores():
+    score = np.float16(0.1)  # 0.09998
+    for kind in (np.float16, np.float32):
+        counts = OverlapCounts(0.1)
+        counts.update(np.array([[score]], kind), np.array([[1]]))
+        assert counts.compute()["recall"] == 0
+        assert region_overlaps(np.array([[score]], kind), np.array([[1]]), 0.1).overlap == [0]

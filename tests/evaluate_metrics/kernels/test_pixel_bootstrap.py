@@ -8,8 +8,9 @@ import torch
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from defect_hub.evaluate_metrics.kernels import ImageSketches, UndefinedMetricError
+from defect_hub.evaluate_metrics.kernels import ImageSketches, PixelScores, UndefinedMetricError
 from defect_hub.evaluate_metrics.kernels.bootstrap import resample_counts
+from defect_hub.evaluate_metrics.kernels.regions import label_regions
 from tests.evaluate_metrics.kernels.references import reference_aupro
 
 N, SIZE, RESAMPLES = 18, 32, 20
@@ -55,6 +56,78 @@ def by_loop(maps, masks, order) -> np.ndarray:
             )
         )
     return np.array(results)
+
+
+def uniform(n: int, size: int, shift: float):
+    """White noise, in every second map a raised square of 12 pixels."""
+    maps, masks = np.random.default_rng(1).random((n, size, size)), np.zeros((n, size, size), bool)
+    masks[1::2, 20:32, 30:42] = True
+    return (maps + shift * masks).astype(np.float32), masks
+
+
+def by_weights(maps, masks, order) -> np.ndarray:
+    """Return what `by_loop` does, from pixels sorted once; the scores must differ."""
+    by_score = np.argsort(-maps.ravel())
+    image, defective = by_score // maps[0].size, masks.ravel()[by_score]
+    shares = np.zeros(maps.shape)
+    for part, mask in zip(shares, masks, strict=True):
+        labels, areas = label_regions(mask)
+        part[mask] = 1 / areas[labels[mask] - 1]
+    shares = shares.ravel()[by_score]
+    place = np.argsort(order)
+    results = []
+    for counts in np.concatenate(list(resample_counts(np.arange(len(maps)), len(maps), RESAMPLES, 0))):
+        weights = counts[place][image].astype(float)
+        found, alarms = np.cumsum(weights * defective), np.cumsum(weights * ~defective)
+        if not found[-1]:
+            continue
+        rate, overlap = alarms / alarms[-1], np.cumsum(weights * shares)
+        precision = found / np.maximum(found + alarms, 1)
+        x, y = np.append(0, rate), np.append(0, overlap / overlap[-1])
+        area = np.trapezoid(np.append(y[x < 0.3], np.interp(0.3, x, y)), np.append(x[x < 0.3], 0.3))
+        roc = (weights * ~defective * found).sum() / alarms[-1] / found[-1]
+        results.append((roc, (weights * defective * precision).sum() / found[-1], area / 0.3))
+    return np.array(results)
+
+
+def test_both_references_agree():
+    maps, masks = data()
+    np.testing.assert_allclose(by_weights(maps, masks, range(N)), by_loop(maps, masks, range(N)), atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "raised", "smooth"])
+@pytest.mark.parametrize(("n", "size"), [(10, 128), (10, 256), pytest.param(100, 128, marks=pytest.mark.slow)])
+def test_ends_on_maps_of_realistic_size(kind, n, size):
+    maps, masks = data(n, size) if kind == "smooth" else uniform(n, size, 0.5 * (kind == "raised"))
+    sketches = sketches_of(maps, masks)
+    order = sorted(range(n), key=lambda i: sketches.state_dict()["sketches"][i].tobytes())
+    drawn = by_weights(maps, masks, order)
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    exact = PixelScores()
+    exact.update(maps, masks)
+    for values, bound in ((None, 0.06), (exact.compute(), 0.03)):
+        found = sketches.intervals(RESAMPLES, values=values).values()
+        ends = np.array([(interval.low, interval.high) for interval in found])
+        assert (np.abs(ends - np.stack([low, high], axis=1)) < bound * (high - low)[:, None]).all()
+
+
+def test_ends_move_with_the_exact_values():
+    sketches = sketches_of(*data())
+    plain = sketches.intervals(resamples=20)
+    values = {"pixel_ap": plain["pixel_ap"].value - 0.01, "aupro_0.3": 2, "another": 1}
+    shifted = sketches.intervals(resamples=20, values=values)
+    assert shifted["pixel_auroc"] == plain["pixel_auroc"]
+    for end in ("value", "low", "high"):
+        assert getattr(shifted["pixel_ap"], end) == pytest.approx(getattr(plain["pixel_ap"], end) - 0.01)
+    assert (shifted["aupro_0.3"].low, shifted["aupro_0.3"].high) == (1, 1)
+
+
+def test_infinite_scores_are_the_highest_and_lowest():
+    maps, masks = data()
+    infinite = np.where(maps > 2, np.inf, np.where(maps < -2, -np.inf, maps))
+    found = sketches_of(infinite, masks).intervals(resamples=20)
+    value = roc_auc_score(masks.ravel(), np.unique(infinite, return_inverse=True)[1].ravel())
+    assert found["pixel_auroc"].value == pytest.approx(value, abs=2e-3)
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
@@ -154,4 +227,4 @@ def test_memory_is_a_sketch_per_image_whatever_its_size():
         sketches.update(*data(4, 256, seed))
     held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    assert held < 20 * 3000
+    assert held < 20 * 8000

@@ -121,7 +121,7 @@ def test_aupro_at_any_limit(limit, size, tolerance):
     maps, masks = scored_maps(**size)
     scores = pixel_scores(maps, masks)
     assert scores.aupro(limit) == pytest.approx(reference_aupro(maps, masks, limit), abs=tolerance)
-    assert scores.compute(limit=limit)[f"aupro_{limit:g}"] == scores.aupro(limit)
+    assert scores.compute(limit=limit)[f"aupro_{limit}"] == scores.aupro(limit)
 
 
 def test_maps_of_different_sizes_and_counts_of_images_and_regions():

@@ -6,7 +6,7 @@ import torch
 from skimage.measure import label, regionprops
 
 from defect_hub.benchmarks.published_pro import published_aupro
-from defect_hub.evaluate_metrics.kernels import UndefinedMetricError, aupro, pro_curve, region_overlaps
+from defect_hub.evaluate_metrics.kernels import PixelScores, UndefinedMetricError, aupro, pro_curve, region_overlaps
 from tests.evaluate_metrics.kernels.cases import SCORES, SHAPES, scored_maps
 from tests.evaluate_metrics.kernels.references import brute_force_aupro, reference_aupro, reference_pro_curve
 
@@ -149,3 +149,43 @@ def test_bad_values_are_refused(metric, spoil, reason):
 def test_a_limit_outside_0_to_1_is_refused(limit):
     with pytest.raises(ValueError, match="limit"):
         aupro(*scored_maps(), limit=limit)
+
+
+def test_a_huge_region_weighs_as_much_as_a_pixel():
+    mask = np.zeros((3000, 4000), bool)
+    mask[:-2] = True
+    mask[-1, -1] = True
+    scores = np.where(mask, 2.0, 1.0)
+    scores[-1, -1] = 0
+    assert aupro(scores, mask) == pytest.approx(0.5, abs=1e-9)
+
+
+def test_the_limit_is_part_of_the_name():
+    scores, masks = np.array([[0.1, 0.9]]), np.array([[0, 1]])
+    pixels = PixelScores()
+    pixels.update(scores, masks)
+    assert {"aupro_0.3", "aupro_0.30000001", "aupro_1.0"} <= {
+        name for limit in (0.3, 0.30000001, 1) for name in pixels.compute(limit)
+    }
+
+
+def test_nothing_at_all_is_undefined():
+    with pytest.raises(UndefinedMetricError, match="no samples"):
+        aupro([], [])
+    pixels = PixelScores()
+    pixels.update([], [])
+    assert pixels.n_images == 0
+
+
+def test_more_regions_than_can_be_summed_are_refused(monkeypatch):
+    monkeypatch.setattr("defect_hub.evaluate_metrics.kernels.regions.MAX_REGIONS", 2)
+    mask = np.array([[1, 0, 1, 0, 0]])
+    pixels, more = PixelScores(), PixelScores()
+    for state in (pixels, more):
+        state.update(mask * 1.0, mask)
+    before = pixels.to_bytes()
+    with pytest.raises(ValueError, match="4 defective regions; at most 2"):
+        pixels.merge(more)
+    assert pixels.to_bytes() == before
+    with pytest.raises(ValueError, match="4 defective regions"):
+        aupro(np.stack([mask, mask]) * 1.0, np.stack([mask, mask]))

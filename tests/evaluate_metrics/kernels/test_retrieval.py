@@ -115,7 +115,8 @@ def test_bad_input_is_refused_and_leaves_the_state(similarity, queries, gallery,
 
 
 def test_bad_ks_are_refused():
-    for ks in ([], [0, 5]):
+    assert RetrievalCounts(np.array([5, 1])).ks == (1, 5)
+    for ks in ([], [0, 5], [1.5], "15"):
         with pytest.raises(ValueError, match="each 1 or more"):
             RetrievalCounts(ks)
     with pytest.raises(ValueError, match="ks differ"):
