@@ -97,9 +97,18 @@ class CachedMetric(evaluate.Metric, ABC):
         """Return the metric of all samples; the inputs are the features and the options given to `compute`."""
 
     def add_batch(self, *, predictions: Any = None, references: Any = None, **more: Any) -> None:
-        """Keep samples; a batch may be empty."""
-        if any(values is None or len(values) for values in (predictions, references, *more.values())):
-            super().add_batch(predictions=predictions, references=references, **more)
+        """Keep samples; a batch may be empty.
+
+        Raises:
+            ValueError: an input is missing, or of another kind than the metric takes.
+        """
+        given = {"predictions": predictions, "references": references, **more}
+        if all(values is not None and not len(values) for values in given.values()):
+            return
+        missing = [name for name in self._feature_names() if given.get(name) is None]
+        if missing:
+            raise ValueError(f"give {' and '.join(missing)}: each sample needs {', '.join(self._feature_names())}")
+        super().add_batch(predictions=predictions, references=references, **more)
 
     def compute(self, **inputs: Any) -> dict[str, Any] | None:
         """Return the metric of everything added (None on all processes but the first), and start afresh.

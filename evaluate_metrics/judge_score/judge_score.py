@@ -39,6 +39,9 @@ class JudgeScore(CachedMetric):
     def _compute(
         self, predictions: list[str], references: list[str], images: list[str], **settings: Any
     ) -> dict[str, Any]:
+        missing = [name for name in ("base_url", "model", "record") if settings.get(name) is None]
+        if missing:
+            raise ValueError(f"give {', '.join(missing)} to compute; the card has an example")
         rows = zip(images, predictions, references, strict=True)
         requests = [JudgeRequest([image], description, reference or None) for image, description, reference in rows]
         return judge_score(judge(requests, **settings))

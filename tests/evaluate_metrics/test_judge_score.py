@@ -58,3 +58,11 @@ def test_app_adds_up_pasted_answers():
     assert list(found["unjudged"]) == ["row 3"]
     assert PROMPT in app["ABOUT"]
     assert "judge_score" not in app["compute"]([["no answer"]])
+
+
+def test_what_is_missing_is_named():
+    metric = evaluate.load(str(FOLDER))
+    with pytest.raises(ValueError, match="give images: each sample needs predictions, references, images"):
+        metric.add_batch(predictions=["A scratch."], references=[""])
+    with pytest.raises(ValueError, match="give base_url, model, record to compute"):
+        metric.compute(predictions=["A scratch."], references=[""], images=["a.png"])

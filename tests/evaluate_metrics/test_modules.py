@@ -314,3 +314,13 @@ def test_a_missing_process_is_an_error_not_a_partial_result(name, tmp_path):
         metric.compute(predictions=predictions, references=references)
     with pytest.raises(ValueError, match="process_id"):
         load(name, num_process=2, process_id=2)
+
+
+def test_combine_takes_single_samples():
+    images = evaluate.combine([load("image_auroc"), load("image_ap")])
+    for score, label in zip(SCORES[:10], LABELS[:10], strict=True):
+        images.add(prediction=score, reference=int(label))
+    assert images.compute()["image_auroc"] == auroc(SCORES[:10], LABELS[:10])
+    pixels = evaluate.combine([load("pixel_auroc"), load("aupro")])
+    pixels.add(prediction=MAPS[0], reference=MASKS[0])
+    assert pixels.compute()["pixel_auroc"] == auroc(MAPS[0], MASKS[0])

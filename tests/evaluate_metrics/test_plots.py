@@ -165,3 +165,8 @@ def test_no_global_state(images, tmp_path):
     assert dict(matplotlib.rcParams) == before
     code = "import sys, defect_hub.evaluate_metrics.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+def test_a_plot_goes_where_its_text_path_says(tmp_path):
+    save_plot(score_plot([0.1, 0.9], [0, 1]), f"{tmp_path}/new/scores")
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["scores.png", "scores.svg"]

@@ -133,3 +133,13 @@ def test_a_thousand_resamples_of_5000_images_are_fast_and_small():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 50e6
+
+
+def test_maps_are_refused_since_images_are_drawn():
+    maps = np.random.default_rng(0).random((4, 3, 3))
+    with pytest.raises(ValueError, match="one per image; ImageSketches gives intervals of anomaly maps"):
+        bootstrap(maps, maps > 0.5)
+    with pytest.raises(ValueError, match=r"values must be \(N,\), one per image, got shape \(4, 3, 3\)"):
+        bootstrap_mean(maps)
+    with pytest.raises(ValueError, match="a sequence of names, got 'auroc'"):
+        bootstrap([0.1, 0.9], [0, 1], "auroc")
