@@ -40,7 +40,7 @@ from defect_hub.evaluate_metrics.kernels.english import (
     words,
 )
 from defect_hub.evaluate_metrics.kernels.inputs import UndefinedMetricError
-from defect_hub.evaluate_metrics.kernels.states import Arrays, MetricState, defined
+from defect_hub.evaluate_metrics.kernels.states import Arrays, MetricState, defined, share
 
 # --- Patterns of classes ---
 
@@ -339,17 +339,6 @@ class DescriptionVerdicts(MetricState):
         state = cls()
         state._counts = arrays["counts"].copy()
         return state
-
-
-def share(part: int | np.int64, total: int | np.int64, reason: str) -> float:
-    """Quotient of counts.
-
-    Raises:
-        UndefinedMetricError: the total is 0; it says the reason.
-    """
-    if not total:
-        raise UndefinedMetricError(reason)
-    return float(part / total)
 
 
 def description_accuracy(predictions: Sequence[str], is_defective: Sequence[bool | int]) -> dict[str, float]:

@@ -29,11 +29,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from defect_hub.evaluate_metrics.kernels.description import check_texts, parse_yes_no, share, strike_denials
+from defect_hub.evaluate_metrics.kernels.description import check_texts, parse_yes_no, strike_denials
 from defect_hub.evaluate_metrics.kernels.english import FILLING, HEAD, MANY, NUMBERS, SINGULARS, Sentence, to_sentences
 from defect_hub.evaluate_metrics.kernels.inputs import Values, as_array, check_targets
 from defect_hub.evaluate_metrics.kernels.regions import label_regions
-from defect_hub.evaluate_metrics.kernels.states import Arrays, MetricState, defined
+from defect_hub.evaluate_metrics.kernels.states import Arrays, MetricState, defined, share
 
 KINDS = ("presence", "location", "count", "size")
 LEAST_SHARE = 0.05

@@ -5,8 +5,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from defect_hub.evaluate_metrics.kernels.inputs import Images, UndefinedMetricError, image_pairs
-from defect_hub.evaluate_metrics.kernels.states import FIXED_POINT, Arrays, MetricState, defined
+from defect_hub.evaluate_metrics.kernels.inputs import Images, image_pairs
+from defect_hub.evaluate_metrics.kernels.states import FIXED_POINT, Arrays, MetricState, defined, share
 
 
 class OverlapCounts(MetricState):
@@ -67,14 +67,14 @@ class OverlapCounts(MetricState):
         no_defect = "no image shows a defect"
         return defined(
             {
-                "iou": lambda: _ratio(hits, hits + false_positives + misses, "nothing is defective, or called so"),
-                "dice": lambda: _ratio(
+                "iou": lambda: share(hits, hits + false_positives + misses, "nothing is defective, or called so"),
+                "dice": lambda: share(
                     2 * hits, 2 * hits + false_positives + misses, "nothing is defective, or called so"
                 ),
-                "precision": lambda: _ratio(hits, hits + false_positives, f"no score reaches {self.threshold}"),
-                "recall": lambda: _ratio(hits, hits + misses, no_defect),
-                "mean_iou": lambda: _ratio(iou, n_images * FIXED_POINT, no_defect),
-                "mean_dice": lambda: _ratio(dice, n_images * FIXED_POINT, no_defect),
+                "precision": lambda: share(hits, hits + false_positives, f"no score reaches {self.threshold}"),
+                "recall": lambda: share(hits, hits + misses, no_defect),
+                "mean_iou": lambda: share(iou, n_images * FIXED_POINT, no_defect),
+                "mean_dice": lambda: share(dice, n_images * FIXED_POINT, no_defect),
             }
         )
 
@@ -88,9 +88,3 @@ class OverlapCounts(MetricState):
         state = cls(float(arrays["threshold"]))
         state._pixels, state._images = arrays["pixels"].copy(), arrays["images"].copy()
         return state
-
-
-def _ratio(numerator: int, denominator: int, reason: str) -> float:
-    if not denominator:
-        raise UndefinedMetricError(reason)
-    return numerator / denominator

@@ -80,3 +80,14 @@ def defined(metrics: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
         except UndefinedMetricError as error:
             reasons[name] = str(error)
     return values | ({"undefined": reasons} if reasons else {})
+
+
+def share(part: int | np.int64, total: int | np.int64, reason: str) -> float:
+    """Quotient of counts.
+
+    Raises:
+        UndefinedMetricError: the total is 0; it says the reason.
+    """
+    if not total:
+        raise UndefinedMetricError(reason)
+    return float(part / total)
