@@ -1,6 +1,6 @@
 """Metrics as plain functions and small state classes; NumPy arrays or torch tensors in."""
 
-from defect_hub.evaluate_metrics.kernels.bootstrap import Interval, bootstrap, bootstrap_mean
+from defect_hub.evaluate_metrics.kernels.bootstrap import Interval, bootstrap, bootstrap_difference, bootstrap_mean
 from defect_hub.evaluate_metrics.kernels.calibration import CalibrationBins, ReliabilityBins, calibration_error
 from defect_hub.evaluate_metrics.kernels.classification import ConfusionMatrix, class_accuracy
 from defect_hub.evaluate_metrics.kernels.curves import Curve
@@ -37,6 +37,7 @@ __all__ = [
     "auroc",
     "average_precision",
     "bootstrap",
+    "bootstrap_difference",
     "bootstrap_mean",
     "calibration_error",
     "class_accuracy",

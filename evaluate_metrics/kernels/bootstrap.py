@@ -64,6 +64,44 @@ def bootstrap(
             no resamples, or a bad confidence.
     """
     check_confidence(confidence)
+    return intervals(*_resampled(scores, targets, metrics, resamples, seed), confidence)
+
+
+def bootstrap_difference(
+    scores: Values,
+    other_scores: Values,
+    targets: Values,
+    metrics: Sequence[str] = ("auroc", "average_precision", "f1_max"),
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Confidence intervals of the difference of two detectors on the same images: the first less the other.
+
+    Both are measured on the same resamples, so that what makes an image hard for both cancels. An interval that does
+    not hold 0 shows a difference that another choice of such images would hardly undo.
+
+    Args:
+        scores: (N,) of the first detector, one per image.
+        other_scores: (N,) of the other, in the same order; its range may be another.
+        targets, metrics, resamples, confidence, seed: see `bootstrap`.
+
+    Raises:
+        UndefinedMetricError, ValueError: see `bootstrap`.
+    """
+    check_confidence(confidence)
+    values, drawn = _resampled(scores, targets, metrics, resamples, seed)
+    other_values, other_drawn = _resampled(other_scores, targets, metrics, resamples, seed)
+    return intervals({name: values[name] - other_values[name] for name in values}, drawn - other_drawn, confidence)
+
+
+def _resampled(
+    scores: Values, targets: Values, metrics: Sequence[str], resamples: int, seed: int
+) -> tuple[dict[str, float], Floats]:
+    """Return the M metrics of the data by name, and of the R resamples that hold both classes, (M, R).
+
+    The draws, and so the columns, depend on the targets and the seed alone.
+    """
     if as_array(scores).ndim > 1:
         raise ValueError("scores must be (N,), one per image; ImageSketches gives intervals of anomaly maps")
     if isinstance(metrics, str):
@@ -86,7 +124,7 @@ def bootstrap(
         return np.stack([METRICS[name](positives[both], negatives[both]) for name in metrics])
 
     drawn = [of_resamples(counts) for counts in resample_counts(cells, 2 * n_groups, resamples, seed)]
-    return intervals(values, np.concatenate(drawn, axis=1), confidence)
+    return values, np.concatenate(drawn, axis=1)
 
 
 def bootstrap_mean(values: Values, resamples: int = 1000, confidence: float = 0.95, seed: int = 0) -> Interval:

@@ -8,7 +8,13 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from defect_hub.evaluate_metrics.kernels import ImageSketches, UndefinedMetricError, bootstrap, bootstrap_mean
+from defect_hub.evaluate_metrics.kernels import (
+    ImageSketches,
+    UndefinedMetricError,
+    bootstrap,
+    bootstrap_difference,
+    bootstrap_mean,
+)
 from defect_hub.evaluate_metrics.kernels.bootstrap import resample_counts
 from tests.evaluate_metrics.kernels.cases import scored
 
@@ -143,3 +149,30 @@ def test_maps_are_refused_since_images_are_drawn():
         bootstrap_mean(maps)
     with pytest.raises(ValueError, match="a sequence of names, got 'auroc'"):
         bootstrap([0.1, 0.9], [0, 1], "auroc")
+
+
+def test_the_difference_of_two_detectors_equals_a_loop_over_the_same_images():
+    rng = np.random.default_rng(0)
+    targets = rng.random(80) < 0.3
+    # Distinct scores, and few: the draws must not depend on their number.
+    scores, other = rng.normal(size=80) + targets, np.round(10 * rng.normal(size=80) + 3 * targets, -1)
+    found = bootstrap_difference(scores, other, targets, resamples=50)
+    drawn = []
+    for counts in np.concatenate(list(resample_counts(np.arange(80), 80, 50, 0))):
+        images = np.repeat(np.arange(80), counts)
+        measured = [roc_auc_score(targets[images], each[images]) for each in (scores, other)]
+        drawn.append(measured[0] - measured[1])
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    assert (found["auroc"].low, found["auroc"].high) == (pytest.approx(low, abs=1e-9), pytest.approx(high, abs=1e-9))
+    assert found["auroc"].value == pytest.approx(roc_auc_score(targets, scores) - roc_auc_score(targets, other))
+
+
+def test_a_detector_does_not_differ_from_itself_on_another_scale():
+    scores, targets = scored("random", 200)
+    for interval in bootstrap_difference(scores, 7 * scores - 40, targets, resamples=100).values():
+        assert (interval.low, interval.value, interval.high) == (0, 0, 0)
+
+
+def test_detectors_on_other_images_are_refused():
+    with pytest.raises(ValueError, match="3 scores but 2 targets"):
+        bootstrap_difference([0.1, 0.9], [0.1, 0.9, 0.5], [0, 1])
