@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from defect_hub.publishing.staged import Staged
 from defect_hub.publishing.upload import Target, publish
@@ -196,7 +197,10 @@ def test_killed_again_and_again(bench: Bench) -> None:
 
 @pytest.mark.parametrize("path", ["^/lfs/", "/commit/"])
 def test_control_c_ends_the_command_quietly(hub: LocalHub, tmp_path: Path, path: str) -> None:
-    folder = Path(__file__).parents[2] / "evaluate_metrics" / "pixel_auroc"
+    folder = tmp_path / "pixel_auroc"
+    shutil.copytree(Path(__file__).parents[2] / "evaluate_metrics" / "pixel_auroc", folder)
+    (folder / "examples").mkdir()
+    Image.new("L", (8, 8)).save(folder / "examples" / "map.png")  # pictures go through LFS
     command = [sys.executable, "-m", "defect_hub.cli", "publish", "metric", str(folder), "--repo", "org/pixel_auroc"]
     command += ["--staging", str(tmp_path / "staging")]
     environment = hub.env(tmp_path / "home")
