@@ -205,7 +205,7 @@ def _counted(sketches: Sketch, edges: NDArray[np.float32]) -> tuple[NDArray[np.f
                 continue
             # From the top down: nothing is counted at the highest score of a run, all of it at the lowest.
             ends = -sketch[: LOWEST + 1, :used].T.reshape(-1)
-            for count, column in zip(counts, columns, strict=False):
+            for count, column in zip(counts[: len(columns)], columns, strict=True):
                 reached = np.cumsum(np.stack([np.zeros(used), sketch[column, :used]], axis=1).reshape(-1))
                 count[:] = np.diff(np.interp(-edges[::-1], ends, reached, left=0), prepend=0)
     return matrix.reshape(len(sketches), -1), _tied(sketches, edges)
