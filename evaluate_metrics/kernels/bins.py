@@ -76,6 +76,10 @@ class Tally(NamedTuple):
         """(N,) the lowest key in each bin."""
         return (self.bins << self.shift) | self.lowest
 
+    def highest_keys(self) -> Keys:
+        """(N,) the highest key in each bin."""
+        return (self.bins << self.shift) | self.highest
+
 
 class ScoreBins:
     """Pages of bins, which are added, and coarsened, as new scores need it."""

@@ -1,5 +1,7 @@
 """Threshold metrics over any number of scores in constant memory, whatever the range of the scores."""
 
+import math
+from fractions import Fraction
 from functools import cache
 from typing import Any, Self
 
@@ -10,7 +12,13 @@ from defect_hub.evaluate_metrics.kernels.bins import NEGATIVES, POSITIVES, WEIGH
 from defect_hub.evaluate_metrics.kernels.curves import Curve
 from defect_hub.evaluate_metrics.kernels.float_order import as_float32, keys_of_sorted, scores_of
 from defect_hub.evaluate_metrics.kernels.groups import Groups
-from defect_hub.evaluate_metrics.kernels.inputs import Values, check_scores, check_targets, flat_pair
+from defect_hub.evaluate_metrics.kernels.inputs import (
+    UndefinedMetricError,
+    Values,
+    check_scores,
+    check_targets,
+    flat_pair,
+)
 from defect_hub.evaluate_metrics.kernels.states import Arrays, MetricState, defined
 
 # As long as no more scores were given in all, they are kept and the metrics are exact.
@@ -87,6 +95,29 @@ class ScoreHistogram(MetricState):
             UndefinedMetricError: one class is missing.
         """
         return self._groups().f1_max()
+
+    def negative_quantile(self, quantile: float | Fraction) -> float:
+        """The lowest score that at least this share of the negatives do not exceed.
+
+        It is a score of the data (`numpy.quantile` with the method "inverted_cdf"), nothing is interpolated. Where
+        scores are binned it is rounded up to the end of the bin, at most 2^-11 of itself.
+
+        Args:
+            quantile: in (0, 1]. A float is taken for the decimal number that it prints as.
+
+        Raises:
+            UndefinedMetricError: there are no negatives.
+            ValueError: the quantile is outside (0, 1].
+        """
+        if not 0 < quantile <= 1:
+            raise ValueError(f"quantile must be in (0, 1], got {quantile}")
+        tally = self._tally()
+        counted = np.cumsum(tally.counts[NEGATIVES])
+        if not counted.size or not counted[-1]:
+            raise UndefinedMetricError("no negative (normal) samples were given")
+        rank = math.ceil(Fraction(str(quantile)) * int(counted[-1]))
+        at = [int(np.searchsorted(counted, rank))]
+        return float(scores_of(tally.highest_keys()[at])[0])
 
     def roc_curve(self) -> Curve:
         """False positive rate (x) and true positive rate (y); raises UndefinedMetricError when a class is missing."""

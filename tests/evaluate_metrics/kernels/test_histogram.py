@@ -1,6 +1,7 @@
 """The streaming histogram against the exact metrics: equal up to 2^20 scores, close beyond."""
 
 import tracemalloc
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -222,3 +223,38 @@ def test_memory_at_worst():
     tracemalloc.stop()
     assert held < 40e6
     assert peak < 110e6
+
+
+@pytest.mark.parametrize("name", ["random", "saturated", "tied", "one_outlier"])
+@pytest.mark.parametrize("quantile", [0.001, 0.5, 0.9, 0.99, 1.0])
+def test_negative_quantile_is_numpys_without_interpolation(name, quantile):
+    scores, targets = scored(name, 30_000)
+    scores = scores.astype(np.float32)
+    negatives = scores[~targets.astype(bool)]
+    expected = np.quantile(negatives, quantile, method="inverted_cdf")
+    assert histogram_of(scores, targets).negative_quantile(quantile) == expected
+
+
+@pytest.mark.parametrize("quantile", [0.5, 0.99])
+def test_negative_quantile_of_binned_scores_is_at_most_a_bin_above(quantile):
+    scores, targets = scored("random", STREAMED)
+    negatives = scores[~targets.astype(bool)].astype(np.float32)
+    expected = np.quantile(negatives, quantile, method="inverted_cdf")
+    found = histogram_of(scores, targets).negative_quantile(quantile)
+    assert expected <= found <= expected + abs(expected) * 2**-11
+
+
+def test_negative_quantile_of_a_rank_is_that_score():
+    scores = np.linspace(0, 1, 49, dtype=np.float32)
+    histogram = histogram_of(scores, np.zeros(49))
+    # As floats, 49 / 49 * k is not always k.
+    assert [histogram.negative_quantile(Fraction(rank, 49)) for rank in range(1, 50)] == scores.tolist()
+
+
+def test_negative_quantile_needs_negatives_and_a_share():
+    with pytest.raises(UndefinedMetricError, match="no negative"):
+        ScoreHistogram().negative_quantile(0.5)
+    with pytest.raises(UndefinedMetricError, match="no negative"):
+        histogram_of([0.5], [1]).negative_quantile(0.5)
+    with pytest.raises(ValueError, match=r"quantile must be in \(0, 1\], got 1.5"):
+        histogram_of([0.5], [0]).negative_quantile(1.5)
