@@ -16,10 +16,11 @@ export OMP_WAIT_POLICY := PASSIVE
 export GRADIO_ANALYTICS_ENABLED := False
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo test quality style clean
+.PHONY: help setup demo tables test quality style clean
 
 help:
 	@echo "make demo     build data, train, evaluate, open the Space (RAW=folder: real images; DEMO_SERVE=0: no Space)"
+	@echo "make tables   rebuild the pages in docs/benchmarks that come from benchmarks/results"
 	@echo "make test     all tests"
 	@echo "make quality  lint, format check, type check"
 	@echo "make style    fix lint and format"
@@ -30,11 +31,14 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[metrics,space,test,quality]'
+		--editable '.[metrics,quantized,space,trackers,test,quality]'
 	touch $@
 
 demo: $(STAMP)
 	$(BIN)/python scripts/demo.py $(if $(RAW),--raw "$(RAW)") $(if $(filter 0,$(DEMO_SERVE)),--no-serve)
+
+tables: $(STAMP)
+	$(BIN)/python -m defect_hub.benchmarks.pages
 
 test: $(STAMP)
 	scripts/install_chromium.sh

@@ -9,15 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from defect_hub.dataset_scripts.attributes import (
-    Components,
-    box_attributes,
-    box_mask,
-    components,
-    gray_total,
-    mask_attributes,
-    position_fractions,
-)
+from defect_hub.dataset_scripts.box_attributes import box_attributes, box_mask
 from defect_hub.dataset_scripts.class_descriptions import attribute_disagreements
 from defect_hub.dataset_scripts.colours import colour_word
 from defect_hub.dataset_scripts.descriptions import Finding
@@ -26,6 +18,13 @@ from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.readers.images import LoadedImage, LoadedMask, encode_mask, read_mask
 from defect_hub.dataset_scripts.samples import Sample
 from defect_hub.dataset_scripts.texts import countable_noun
+from defect_hub.modeling.mask_attributes import (
+    Components,
+    components,
+    gray_total,
+    mask_attributes,
+    position_fractions,
+)
 
 NORMAL = "normal"
 """Class of an image without defects, where its source has no name of its own for it."""

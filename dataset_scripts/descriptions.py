@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from defect_hub.dataset_scripts.texts import SIZE_WORDS, cell_words, plural, with_article
+from defect_hub.modeling.template_sentences import SIZE_WORDS, cell_words, plural, with_article
 
 SECOND_CELL = 0.25
 """From this share of the defect on, the second cell of "Position" is named too."""

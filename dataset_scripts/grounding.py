@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from defect_hub.dataset_scripts.attributes import CELLS
-from defect_hub.dataset_scripts.texts import cell_words, countable_noun, plural, with_article
+from defect_hub.dataset_scripts.texts import countable_noun
+from defect_hub.modeling.mask_attributes import CELLS
+from defect_hub.modeling.template_sentences import cell_words, plural, with_article
 
 PLACES = ("over the whole image", *(f"in the {cell_words(cell)}" for cell in CELLS))
 """Where an object lies; a caption names wide objects first, then those of the cells in reading order."""

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from defect_hub.dataset_scripts.attributes import box_mask
+from defect_hub.dataset_scripts.box_attributes import box_mask
 
 WINDOW_SHARE = 0.3
 """Side of the window whose mean is the local surround, relative to the shorter side of the image."""

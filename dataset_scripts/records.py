@@ -17,7 +17,8 @@ from defect_hub.dataset_scripts.readers.boxes import BoxRepair
 from defect_hub.dataset_scripts.readers.images import LoadedImage, read_image
 from defect_hub.dataset_scripts.samples import Sample, Source
 from defect_hub.dataset_scripts.schema import TEXT_LEVELS
-from defect_hub.dataset_scripts.texts import attribute_line, diagnosis_turns, t0, template_sentence, with_article
+from defect_hub.dataset_scripts.texts import attribute_line, diagnosis_turns, t0, t4
+from defect_hub.modeling.template_sentences import with_article
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def _texts(sample: Sample, annotation: Annotation, variant: int) -> dict[str, st
         texts["t3"] = attribute_line(annotation.attributes)
         if "t4" not in sample.texts:
             noun = sample.source.nouns.get(annotation.class_name)
-            texts["t4"] = template_sentence(annotation.attributes, object_name, noun=noun)
+            texts["t4"] = t4(annotation.attributes, object_name, noun=noun)
     return {**texts, **sample.texts}
 
 

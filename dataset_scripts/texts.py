@@ -6,7 +6,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-DIAGNOSIS_QUESTION = "Is there any defect in this image?"
+from defect_hub.modeling.template_sentences import (
+    DIAGNOSIS_QUESTION,
+    cell_words,
+    defect_words,
+    normal_answer,
+    plural,
+    template_sentence,
+    with_article,
+)
+
 NORMAL_SENTENCE = "A steel surface without defects."
 
 # Class names that cannot stand after "a" or before a plural s.
@@ -28,13 +37,6 @@ COUNTABLE_NOUNS = {
     "waist folding": "waist fold",
     "white rust": "white rust area",
 }
-IRREGULAR_PLURALS = {"foot": "feet", "half": "halves", "knife": "knives", "leaf": "leaves", "tooth": "teeth"}
-# A plural is formed on the word before these: "losses of material". Not before "in" alone: "rolled in scale mark".
-NOUN_ENDS = re.compile(r" (?:of|on|around|at|along|near|from|in the|to the|with) ")
-# Words whose first sound is not that of their first letter.
-SOUNDED_AS_CONSONANT = re.compile(r"(?:uni(?!n|m|d)|us[aebi]|uti|eu|one\b|once\b)")
-SILENT_H = re.compile(r"(?:hour|honest|heir|honou?r)")
-SIZE_WORDS = {"tiny", "small", "medium", "large", "extensive", "big", "little", "huge", "minor", "major"}
 DIRECTION_PHRASES = {
     "horizontal": "running horizontally",
     "vertical": "running vertically",
@@ -59,49 +61,14 @@ def t0(class_name: str, object_name: str = "steel surface") -> str:
     return f"A photo of {object_name} defect: {class_name}."
 
 
-def cell_words(cell: str) -> str:
-    """Words of a grid cell: "middle-left" becomes "middle left"."""
-    return cell.replace("-", " ")
-
-
-def with_article(phrase: str) -> str:
-    """The phrase behind "a" or "an"."""
-    start = phrase.lower()
-    vowel = bool(SILENT_H.match(start)) or (start[:1] in tuple("aeiou") and not SOUNDED_AS_CONSONANT.match(start))
-    return f"{'an' if vowel else 'a'} {phrase}"
-
-
-def plural(noun: str) -> str:
-    """Plural of a noun phrase, formed on its last word or on the one before "of", "on", "around", ..."""
-    if end := NOUN_ENDS.search(noun):
-        return plural(noun[: end.start()]) + noun[end.start() :]
-    before, space, last = noun.rpartition(" ")
-    if last in IRREGULAR_PLURALS:
-        return f"{before}{space}{IRREGULAR_PLURALS[last]}"
-    if noun.endswith(("s", "x", "z", "ch", "sh")):
-        return noun + "es"
-    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
-        return noun[:-1] + "ies"
-    return noun + "s"
+def t4(attributes: Mapping[str, Any], object_name: str = "steel surface", noun: str | None = None) -> str:
+    """Text level T4: the release's template, with the class name where no noun stands for it."""
+    return template_sentence(attributes, object_name, noun or countable_noun(attributes["Defect type"]))
 
 
 def countable_noun(class_name: str) -> str:
     """A class name in lower case, or what stands for it where it cannot follow "a" or take a plural s."""
     return COUNTABLE_NOUNS.get(class_name.lower(), class_name.lower())
-
-
-def _noun_words(
-    attributes: Mapping[str, Any], *, with_shape: bool = False, noun: str | None = None
-) -> tuple[list[str], str]:
-    """The words before the class name, and the class name as a countable noun."""
-    name = (noun or attributes["Defect type"]).lower()
-    own_words = set(name.split())
-    words = [] if own_words & SIZE_WORDS else [attributes["Scale"]]
-    if attributes["Polarity"] != "neutral" and not {"dark", "bright"} & own_words:
-        words.append(attributes["Polarity"])
-    if with_shape and attributes["Shape"] != "unclear":
-        words.append(attributes["Shape"])
-    return words, noun or countable_noun(name)
 
 
 def defect_phrase(attributes: Mapping[str, Any], *, with_shape: bool = False, noun: str | None = None) -> str:
@@ -113,14 +80,13 @@ def defect_phrase(attributes: Mapping[str, Any], *, with_shape: bool = False, no
         noun: Countable singular noun to use instead of the class name.
 
     Returns:
-        The phrase; the polarity word is left out where it is neutral or the class name has one already, so is the
-        scale where the class name has a word of size.
+        The phrase, with the words of `defect_words`.
     """
-    words, noun = _noun_words(attributes, with_shape=with_shape, noun=noun)
+    words = defect_words(attributes, noun or countable_noun(attributes["Defect type"]), with_shape=with_shape)
     count = attributes["Number of Defects"]
     if count == "one":
-        return with_article(" ".join([*words, noun]))
-    return " ".join(["several" if count == "multiple" else count, *words, plural(noun)])
+        return with_article(words)
+    return f"{'several' if count == 'multiple' else count} {plural(words)}"
 
 
 def attribute_line(attributes: Mapping[str, Any]) -> str:
@@ -132,47 +98,6 @@ def attribute_line(attributes: Mapping[str, Any]) -> str:
 def _place(attributes: Mapping[str, Any]) -> str:
     (cell, fraction), *_ = attributes["Position"]
     return f"{'' if fraction == 1 else 'mainly '}in the {cell_words(cell)}"
-
-
-def template_sentence(
-    attributes: Mapping[str, Any], object_name: str = "steel surface", noun: str | None = None
-) -> str:
-    """Text level T4: the release's template, with the grammar that the words and the count ask for.
-
-    Args:
-        attributes: The nine structured attributes.
-        object_name: What the image shows.
-        noun: Countable singular noun to use instead of the class name.
-
-    Returns:
-        The sentences. What is "unclear", "none" or "neutral" is left out, so is the place where "Position" is empty.
-    """
-    single = attributes["Number of Defects"] == "one"
-    words, noun = _noun_words(attributes, noun=noun)
-    subject = with_article(" ".join([*words, noun])) if single else " ".join([*words, plural(noun)])
-    it, has, extends = ("It", "has", "extends") if single else ("They", "have", "extend")
-    defect, exhibits = ("The defect", "exhibits") if single else ("The defects", "exhibit")
-    sentences = [f"{subject[0].upper()}{subject[1:]} {'is' if single else 'are'} observed on the {object_name}."]
-    if attributes["Shape"] != "unclear":
-        sentences.append(f"{it} {has} {with_article(attributes['Shape'])} shape.")
-    if attributes["Direction"] != "none":
-        sentences.append(f"{it} {extends} in {with_article(attributes['Direction'])} direction.")
-    regions = f"{attributes['Number of Defects']} region{'' if single else 's'}{_location(attributes)}"
-    if attributes["Spatial Distribution"] == "unclear":
-        sentences.append(f"{defect} consist{'s' if single else ''} of {regions}.")
-    else:
-        verb = "is" if single else "are"
-        sentences.append(f"{defect} {verb} {attributes['Spatial Distribution']}, consisting of {regions}.")
-    sentences.append(f"{defect} {exhibits} {attributes['Saliency']} saliency.")
-    return " ".join(sentences)
-
-
-def _location(attributes: Mapping[str, Any]) -> str:
-    """The one or two cells that hold most of the defect; "mainly" where others hold some too."""
-    cells = [f"the {cell_words(cell)}" for cell, _ in attributes["Position"]]
-    if not cells:
-        return ""
-    return f", {'mainly ' if len(cells) > 2 else ''}located at {' and '.join(cells[:2])}"
 
 
 def without_doubled_polarity(text: str) -> str:
@@ -223,7 +148,7 @@ def diagnosis_turns(
         `[{"from": "human", "value": ...}, {"from": "gpt", "value": ...}]`.
     """
     if attributes is None:
-        answer = f"No, the {object_name} shows no defect."
+        answer = normal_answer(object_name)
     else:
         verb = "is" if attributes["Number of Defects"] == "one" else "are"
         cell = cell_words(attributes["Position"][0][0])

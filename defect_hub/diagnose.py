@@ -9,17 +9,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image, ImageOps
 from tqdm import tqdm
 from transformers import Pipeline, pipeline
 from transformers.utils import logging
 
 from defect_hub.embedded import EMBEDDED_CHECKPOINT
-from defect_hub.modeling.inspection_images import to_rgb
+from defect_hub.modeling.inspection_images import IMAGE_SUFFIXES, to_rgb
+from defect_hub.precision import fastest_dtype
 from defect_hub.report import ReportWriter, check_replaceable, replaced_report
 from defect_hub.report_page import RunFacts
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -31,27 +32,29 @@ class DiagnosisRequest:
         images: Files, and folders that are searched to any depth.
         out: Folder of the report; an earlier report is replaced.
         model: Folder or Hub id of a diagnosing model.
-        references: Normal images of the same object; none is zero-shot.
+        references: Normal images of the same object, files or folders; none is zero-shot.
+        memory_bank: Name of references that are saved with the model, instead.
         object_name: What the images show; None takes the checkpoint's.
         threshold: Image-level, 0-1; None takes the calibrated one.
-        describe: Whether to generate text.
+        describe: Whether to generate text; the template sentence is there in any case.
     """
 
     images: Sequence[Path]
     out: Path
     model: str = str(EMBEDDED_CHECKPOINT)
     references: Sequence[Path] = ()
+    memory_bank: str | None = None
     object_name: str | None = None
     threshold: float | None = None
     describe: bool = True
 
 
-def find_images(paths: Iterable[Path], out: Path) -> list[Path]:
+def find_images(paths: Iterable[Path], out: Path | None = None) -> list[Path]:
     """Files as given, and the image files of folders in sorted order, each once.
 
     Args:
         paths: Files and folders.
-        out: Folder whose pictures are not taken for input.
+        out: Folder whose pictures are not taken for input; None: there is none.
 
     Raises:
         ValueError: A path does not exist, or a folder holds no image.
@@ -60,9 +63,10 @@ def find_images(paths: Iterable[Path], out: Path) -> list[Path]:
     for path in paths:
         if path.is_dir():
             inside = [p for p in sorted(path.rglob("[!.]*")) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
-            inside = [p for p in inside if not p.resolve().is_relative_to(out.resolve())]
+            if out is not None:
+                inside = [p for p in inside if not p.resolve().is_relative_to(out.resolve())]
             if not inside:
-                kinds = " ".join(sorted(IMAGE_SUFFIXES))
+                kinds = " ".join(IMAGE_SUFFIXES)
                 raise ValueError(f"{path}: folder: holds no image ({kinds}). Check the path")
             found += inside
         elif path.exists():
@@ -87,7 +91,7 @@ def read_image(path: Path) -> Image.Image:
 
 
 def load_pipeline(model: str) -> Pipeline:
-    """The pipeline "defect-diagnosis" of a checkpoint.
+    """The pipeline "defect-diagnosis" of a checkpoint, on a GPU if there is one, in the fastest number format.
 
     Args:
         model: Folder or Hub id.
@@ -105,8 +109,9 @@ def load_pipeline(model: str) -> Pipeline:
         if folder.is_dir() and not (folder / name).is_file():
             raise ValueError(f"{model}: {name}: is missing, so this is no complete checkpoint. {remedy}")
     logging.disable_progress_bar()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return pipeline("defect-diagnosis", model=model)
+        return pipeline("defect-diagnosis", model=model, device=device, dtype=fastest_dtype(device))
     except (OSError, ValueError) as error:
         # transformers nests whole tracebacks; its first sentence says what is missing.
         reason = str(error).strip().splitlines()[0]
@@ -127,7 +132,7 @@ def calibration(pipe: Pipeline, num_references: int) -> dict[str, Any]:
     if protocol not in protocols:
         folder = pipe.model.name_or_path
         raise ValueError(
-            f"{folder}: processor_config.json: carries no {protocol} calibration. Train with calibration data"
+            f"{folder}: processor_config.json: carries no {protocol} calibration. Run defect-hub calibrate"
         )
     return protocols[protocol]["image"]
 
@@ -149,11 +154,12 @@ def diagnose(request: DiagnosisRequest) -> str:
         )
     check_replaceable(request.out)
     paths = find_images(request.images, request.out)
-    references = [read_image(path) for path in request.references]
+    references = [read_image(path) for path in find_images(request.references, request.out)]
     pipe = load_pipeline(request.model)
     facts = _facts(request, pipe, references)
     options = {
-        "reference_images": references,
+        "reference_features": pipe.encode_references(references) if references else None,
+        "memory_bank": request.memory_bank,
         "object_name": facts.object_name,
         "threshold": request.threshold,
         "describe": request.describe,
@@ -175,10 +181,13 @@ def diagnose(request: DiagnosisRequest) -> str:
 
 
 def _facts(request: DiagnosisRequest, pipe: Pipeline, references: list[Image.Image]) -> RunFacts:
-    calibrated = calibration(pipe, len(references))
+    in_bank = _bank_size(pipe, request.memory_bank) if request.memory_bank else 0
+    calibrated = calibration(pipe, len(references) or in_bank)
+    quantile = calibrated.get("quantile")
+    rule = "the highest F1" if quantile is None else f"the quantile {quantile:g} of normal scores"
     if request.threshold is None:
         source = (
-            f"{calibrated['value']:.3f}, calibrated by {calibrated['method']} on {calibrated['n_normal']} normal and "
+            f"{calibrated['value']:.3f}, calibrated by {rule} on {calibrated['n_normal']} normal and "
             f"{calibrated['n_anomalous']} defective images"
         )
     else:
@@ -189,7 +198,20 @@ def _facts(request: DiagnosisRequest, pipe: Pipeline, references: list[Image.Ima
         threshold_source=source,
         references=tuple(references),
         created=f"{datetime.now():%Y-%m-%d %H:%M}",
+        memory_bank=f"memory bank {request.memory_bank} ({in_bank} normal references)" if in_bank else "",
     )
+
+
+def _bank_size(pipe: Pipeline, name: str) -> int:
+    """Number of references that a bank of the model holds.
+
+    Raises:
+        ValueError: There is no such bank, or it is empty.
+    """
+    size = pipe.model.bank_size(name)
+    if not size:
+        raise ValueError(f"--memory-bank {name}: is empty. Fill it with model.remember, or give --reference")
+    return size
 
 
 def _printable(text: str) -> str:
@@ -211,5 +233,6 @@ def _diagnose_all(pipe: Pipeline, paths: list[Path], options: dict[str, Any], wr
         else:
             writer.add(path, image, record)
             verdict = "defective" if record["is_defective"] else "normal"
-            tqdm.write(f"{verdict:9}  {record['score']:.3f}  {path}  {_printable(record['description'])}".rstrip())
+            text = record["template_sentence"] if record["unsupported_claims"] else record["description"]
+            tqdm.write(f"{verdict:9}  {record['score']:.3f}  {path}  {_printable(text)}".rstrip())
     return problems

@@ -13,6 +13,7 @@ from PIL import Image
 GENERATOR = '<meta name="generator" content="defect-hub diagnose">'
 """Marks a folder as a report of ours, which a later run may replace."""
 THUMBNAIL_SIDE = 384
+TEXT_SOURCES = {"language model": "by the language model", "template": "composed from the mask"}
 
 STYLE = """
 :root { color-scheme: light dark; --page: #f3f4f6; --card: #fff; --ink: #16191d; --soft: #5b6570; --line: #d9dde2;
@@ -49,7 +50,9 @@ figure img { display: block; width: 100%; max-height: 20rem; object-fit: contain
 .defective .gauge b { background: var(--bad); }
 .gauge i { position: absolute; top: -.25rem; bottom: -.25rem; width: 2px; background: var(--ink); }
 .numbers { color: var(--soft); font-size: .88rem; margin: .3rem 0 0; }
-.description { margin: .6rem 0 0; }
+.description { margin: .6rem 0 0; } .description small { color: var(--soft); white-space: nowrap; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .8rem; margin: .6rem 0 0; font-size: .88rem; }
+dt { color: var(--soft); } dd { margin: 0; }
 .claims { margin: .6rem 0 0; padding: .45rem .7rem; border-radius: 6px; color: var(--warn);
   background: var(--warn-soft); }
 .claims ul { margin: 0; padding-left: 1.2rem; }
@@ -86,6 +89,7 @@ class RunFacts:
         threshold_source: How the threshold came about, a phrase.
         references: Normal images that every image was compared with.
         created: Date and time, a phrase.
+        memory_bank: Name of the saved references that were taken in their place, with their number, a phrase.
     """
 
     model: str
@@ -93,6 +97,7 @@ class RunFacts:
     threshold_source: str
     references: tuple[Image.Image, ...]
     created: str
+    memory_bank: str = ""
 
 
 def page_head(facts: RunFacts, counts: dict[str, int]) -> str:
@@ -103,7 +108,9 @@ def page_head(facts: RunFacts, counts: dict[str, int]) -> str:
         counts: Number of cards by kind: "defective", "normal", "failed".
     """
     count = len(facts.references)
-    shots = f"{count} normal reference{'s' * (count > 1)}" if count else "no references (zero-shot)"
+    shots = (
+        f"{count} normal reference{'s' * (count > 1)}" if count else facts.memory_bank or "no references (zero-shot)"
+    )
     references = "".join(f'<img src="{data_uri(image)}" alt="normal reference">' for image in facts.references)
     shown = f'<div class="references">{references}</div>' if references else ""
     total = sum(counts.values())
@@ -116,7 +123,8 @@ def page_head(facts: RunFacts, counts: dict[str, int]) -> str:
  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <title>Defect report: {counts["defective"]} of {total} defective</title><style>{STYLE}</style></head>
 <body><header><h1>Defect report</h1>
-<p class="facts">{escape(facts.created)} · {escape(facts.object_name)} · model {escape(facts.model)} · {shots}<br>
+<p class="facts">{escape(facts.created)} · {escape(facts.object_name)} · model {escape(facts.model)}
+ · {escape(shots)}<br>
 Threshold {escape(facts.threshold_source)}</p>{shown}
 <nav><span>Show {filters}</span>
 <span>Sort by {_button("sort", "score", "Score", True)}{_button("sort", "file", "File", False)}</span></nav>
@@ -125,8 +133,9 @@ Threshold {escape(facts.threshold_source)}</p>{shown}
 
 
 PAGE_TAIL = f"""</main><footer>The score is the model's confidence, 0 to 1, that the image shows a defect; from the
-threshold (the tick on the bar) upwards an image counts as defective. The text is generated; claims that the heat map
-does not bear out are listed. A person decides.</footer><script>{_SCRIPT}</script></body></html>
+threshold (the tick on the bar) upwards an image counts as defective; behind ± stands how far it differs from one
+reference to another. A language model's text is generated: claims that the heat map does not bear out are listed. What
+is composed or measured holds for the marked mask. A person decides.</footer><script>{_SCRIPT}</script></body></html>
 """
 
 
@@ -145,13 +154,14 @@ def result_card(index: int, name: str, pictures: dict[str, Image.Image], record:
         f'<figure><img src="{data_uri(picture)}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
         for caption, picture in pictures.items()
     )
-    description = f'<p class="description">{escape(record["description"])}</p>' if record["description"] else ""
+    spread = "" if record["score_std"] is None else f" ± {record['score_std']:.3f}"
     return f"""<article class="{kind}" data-score="{score:.6f}" data-index="{index}">
 <div class="head"><h2>{escape(name)}</h2><span class="verdict">{kind.capitalize()}</span></div>
 <div class="pictures">{figures}</div>
 <div class="gauge"><b style="width:{score:.1%}"></b><i style="left:{threshold:.1%}"></i></div>
-<p class="numbers">Score {score:.3f}, threshold {threshold:.3f} · {_regions_phrase(record["regions"])}</p>
-{description}{_claims(record["unsupported_claims"])}</article>
+<p class="numbers">Score {score:.3f}{spread}, threshold {threshold:.3f} · {_regions_phrase(record["regions"])}</p>
+<p class="description">{escape(record["description"])} <small>({TEXT_SOURCES[record["text_source"]]})</small></p>
+{_claims(record["unsupported_claims"])}{_attributes(record["attributes"])}</article>
 """
 
 
@@ -173,6 +183,23 @@ def _regions_phrase(regions: list[dict[str, Any]]) -> str:
     places = ", ".join(dict.fromkeys(region["position"].replace("-", " ") for region in regions))
     noun = "region" if len(regions) == 1 else "regions"
     return f"{len(regions)} {noun}, {sum(region['area_px'] for region in regions)} px ({places})"
+
+
+def _attributes(attributes: dict[str, Any] | None) -> str:
+    if attributes is None:
+        return ""
+    cells = [f"{cell.replace('-', ' ')} {share:.0%}" for cell, share in attributes["position"]]
+    shown = {
+        "Position": ", ".join(cells[:3]) + (", ..." if len(cells) > 3 else ""),
+        "Scale": f"{attributes['scale']}, {attributes['scale_ratio']:.2%} of the image",
+        "Form": ", ".join(
+            attributes[name] for name in ("shape", "direction", "distribution") if attributes[name] != "none"
+        ),
+    }
+    if "contrast" in attributes:
+        words = f"{attributes['polarity']}, {attributes['saliency']} saliency"
+        shown["Contrast"] = f"{words} ({attributes['contrast']:+.0f} gray levels)"
+    return f"<dl>{''.join(f'<dt>{name}</dt><dd>{value}</dd>' for name, value in shown.items())}</dl>"
 
 
 def _claims(claims: list[str]) -> str:

@@ -2,6 +2,8 @@
 
 import re
 
+from .mask_attributes import CELLS
+
 COUNT_WORDS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5}
 _ROWS = {"top": 0, "upper": 0, "middle": 1, "bottom": 2, "lower": 2}
 _COLUMNS = {"left": 0, "right": 2}
@@ -11,9 +13,7 @@ _COUNT = re.compile(r"\bthere (?:is|are) (\w+)\b")
 
 def cell_name(row: int, column: int) -> str:
     """Name of a cell of the 3x3 grid, e.g. "top-left"; rows and columns count from 0."""
-    if row == column == 1:
-        return "center"
-    return f"{('top', 'middle', 'bottom')[row]}-{('left', 'center', 'right')[column]}"
+    return CELLS[3 * row + column]
 
 
 def box_cell(box: list[int], height: int, width: int) -> str:

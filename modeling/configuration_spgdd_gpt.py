@@ -46,13 +46,22 @@ class SpgddGptConfig(PreTrainedConfig):
     Args:
         clip_config: CLIP towers (`CLIPConfig`, dict or None for ViT-B-16-plus-240).
         text_config: causal language model of the Llama family (config, dict or None for Vicuna-7B v1.5).
+        has_language_model: False gives a light detector: no language model, no embeddings for one, and `text_config`
+            stays None. A complete checkpoint loads as one too.
         feature_blocks: vision blocks, counted from 1, whose local maps are read (Section III-C: 3, 8, 12). The last
             must be the tower's last block: it goes through CLIP's own projection.
         vv_mode: local branch: `enhanced_vv` (Eq. 3), `vv` (Eq. 2), `maskclip` (value projection), `clip` (Table VII).
         memory_matching: `aligned` compares patch by patch (Eq. 9 as printed), `nearest` with the reference's
             nearest patch.
-        memory_capacity: reference images that the bank saved with the model can hold; 0 saves no bank.
+        reference_rotations: degrees (of 90, 180, 270) by which rotated copies of the references join them; not in the
+            paper, but in the authors' code.
+        memory_banks: names of the memory banks that are saved with the model; without dots.
+        memory_capacity: reference images that each bank can hold; 0 saves no bank.
+        focuser: `tddf` measures distances on the unit sphere (Eq. 4-6); `cosine` takes cosines and the contrastive
+            loss of CLIP instead (Table IV, "w/o TDDF").
         num_prompt_tokens: learnable embeddings before the question (Section III-D).
+        detection_head: `conv` learns the detection from F_out; `mean` takes the mean of its maps (with
+            `num_prompt_tokens=0`: Table VI, "w/o Adapter").
         detection_hidden_size: channels of the detection head.
         image_score: `max` of the pixel map, `cls` text softmax, or their `mean`.
         alpha: weight of the text loss L_C (Eq. 14).
@@ -68,10 +77,12 @@ class SpgddGptConfig(PreTrainedConfig):
         tie_word_embeddings: whether the language model's head shares its input embeddings.
         base_models: part ("clip", "language_model") -> {"repo_id", "revision"} of the base whose weights this
             checkpoint leaves out; None for a complete checkpoint, and for every loaded model.
+        converted_from: part -> where its weights came from before any training, as `convert_spgdd_gpt.py` writes it:
+            {"repo_id", "revision"}, or {"file" or "folder", "sha256"}.
         auto_map: Auto classes that serve the remote code beside the registered ones, which saving adds.
 
     Raises:
-        ValueError: for a value outside the choices, and for blocks that do not fit the tower.
+        ValueError: for a value outside the choices, and for parts that do not fit each other.
     """
 
     model_type = "spgdd_gpt"
@@ -82,10 +93,15 @@ class SpgddGptConfig(PreTrainedConfig):
 
     clip_config: Any = None
     text_config: Any = None
+    has_language_model: bool = True
     feature_blocks: list[int] = field(default_factory=lambda: [3, 8, 12])
     vv_mode: Literal["enhanced_vv", "vv", "maskclip", "clip"] = "enhanced_vv"
     memory_matching: Literal["aligned", "nearest"] = "aligned"
+    reference_rotations: list[int] = field(default_factory=list)
+    memory_banks: list[str] = field(default_factory=lambda: ["default"])
     memory_capacity: int = 0
+    focuser: Literal["tddf", "cosine"] = "tddf"
+    detection_head: Literal["conv", "mean"] = "conv"
     num_prompt_tokens: int = 9
     detection_hidden_size: int = 64
     image_score: Literal["max", "cls", "mean"] = "mean"
@@ -99,6 +115,7 @@ class SpgddGptConfig(PreTrainedConfig):
     image_token_id: int = 32000
     tie_word_embeddings: bool = False
     base_models: dict[str, Any] | None = None
+    converted_from: dict[str, Any] | None = None
     auto_map: dict[str, str] = field(
         default_factory=lambda: {
             "AutoModelForImageTextToText": "modeling_spgdd_gpt.SpgddGptForConditionalGeneration",
@@ -111,11 +128,38 @@ class SpgddGptConfig(PreTrainedConfig):
             value, choices = getattr(self, item.name), get_args(item.type)
             if get_origin(item.type) is Literal and value not in choices:
                 raise ValueError(f"{item.name}={value!r}: choose one of {', '.join(choices)}")
-        blocks, num_blocks = self.feature_blocks, self.clip_config.vision_config.num_hidden_layers
-        if sorted(set(blocks)) != blocks or blocks[-1:] != [num_blocks] or blocks[0] < 1:
+        self._check_vision()
+        if self.has_language_model:
+            self._check_language()
+        else:
+            self.text_config, self.tie_word_embeddings = None, False
+
+    def _check_vision(self) -> None:
+        vision, blocks = self.clip_config.vision_config, self.feature_blocks
+        if sorted(set(blocks)) != blocks or blocks[-1:] != [vision.num_hidden_layers] or blocks[0] < 1:
             raise ValueError(
                 f"feature_blocks={blocks}: give rising block numbers, counted from 1, that end with the "
-                f"tower's last block ({num_blocks})"
+                f"tower's last block ({vision.num_hidden_layers})"
+            )
+        if vision.image_size % vision.patch_size:
+            raise ValueError(
+                f"clip_config.vision_config: image_size {vision.image_size} is no multiple of patch_size "
+                f"{vision.patch_size}; give one that is"
+            )
+        rotations, banks = self.reference_rotations, self.memory_banks
+        if not set(rotations) <= {90, 180, 270} or len(set(rotations)) != len(rotations):
+            raise ValueError(f"reference_rotations={rotations}: give different degrees of 90, 180, 270")
+        if not isinstance(banks, list) or len(set(banks)) != len(banks) or any("." in name for name in banks):
+            raise ValueError(f"memory_banks={banks!r}: give a list of different names without dots")
+        if wrong := [name for name in ("memory_capacity", "num_prompt_tokens") if getattr(self, name) < 0]:
+            raise ValueError(f"{wrong[0]}={getattr(self, wrong[0])}: give a number from 0")
+
+    def _check_language(self) -> None:
+        text = self.text_config
+        if not 0 <= self.image_token_id < text.vocab_size:
+            raise ValueError(
+                f"image_token_id={self.image_token_id}: text_config has a vocabulary of {text.vocab_size}; add the "
+                "image token to the tokenizer and rows for it to the language model"
             )
 
     @property
@@ -127,8 +171,9 @@ class SpgddGptConfig(PreTrainedConfig):
     @property
     def num_image_tokens(self) -> int:
         """Embeddings that stand for one image in the language model's input: one for each block's map, one for the
-        detection map, one for CLS, two for the normal and abnormal text, and the learnable prompts."""
-        return len(self.feature_blocks) + 4 + self.num_prompt_tokens
+        detection map, one for CLS, two for the normal and abnormal text, and the learnable prompts; none without a
+        language model."""
+        return len(self.feature_blocks) + 4 + self.num_prompt_tokens if self.has_language_model else 0
 
 
 __all__ = ["SpgddGptConfig"]

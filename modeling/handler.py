@@ -43,15 +43,16 @@ class EndpointHandler:
 
         Args:
             data: "inputs", the image: base64 text, bytes of a file or PIL; and "parameters", all optional:
-                "reference_images" (normal images of the same object, up to 16, as "inputs"), "object_name" and
+                "reference_images" (1 to 16 normal images of the same object, as "inputs"), "object_name" and
                 "question" (texts of up to 2,000 characters), "threshold" and "pixel_threshold" (0-1; else the
-                calibrated ones), "describe" (false for maps and scores alone), "max_new_tokens" (1-1024).
+                calibrated ones), "describe" (false for the template sentence alone), "max_new_tokens" (1-1024).
 
         Returns:
-            JSON-ready: the record of the processor's `post_process_diagnosis` ("score", "is_defective", "threshold",
-            "regions" with boxes [x, y, w, h] in px, "description", "unsupported_claims"), "width" and "height" of the
-            image in px, turned upright where its file says so, and of that size "anomaly_map" and "mask" as base64 of
-            an 8-bit gray PNG: a level of the map divided by 255 is the value 0-1, the mask holds 0 and 255.
+            JSON-ready: the record of the processor's `post_process_diagnosis` ("score", "is_defective", "regions" with
+            boxes [x, y, w, h] in px, "attributes", "description" with its "text_source", "unsupported_claims", ...),
+            "width" and "height" of the image in px, turned upright where its file says so, and of that size
+            "anomaly_map" and "mask" as base64 of an 8-bit gray PNG: a level of the map divided by 255 is the value
+            0-1, the mask holds 0 and 255.
 
         Raises:
             ValueError: For an input that is no image, and for a parameter that is unknown or out of range.
@@ -60,15 +61,16 @@ class EndpointHandler:
             raise ValueError('the request must be a JSON object: {"inputs": BASE64, "parameters": {...}}')
         parameters = checked_parameters(data.get("parameters"))
         image = read_image(data.get("inputs"), "inputs")
+        given, object_name = parameters.get("reference_images"), parameters.get("object_name")
         references: list[Image.Image] = []
-        for number, value in enumerate(parameters.get("reference_images") or []):
+        for number, value in enumerate(given or []):
             taken = sum(each.width * each.height for each in (image, *references))
             references.append(read_image(value, f"reference_images[{number}]", MAX_PIXELS - taken))
         features = self.processor(
             images=image,
             text=parameters.get("question"),
-            reference_images=references,
-            object_names=parameters.get("object_name"),
+            reference_images=None if given is None else references,
+            object_names=object_name,
         )
         outputs = self.model.diagnose(
             **features.to(self.model.device, self.model.dtype),
@@ -77,9 +79,10 @@ class EndpointHandler:
         )
         record = self.processor.post_process_diagnosis(
             outputs,
-            target_sizes=[(image.height, image.width)],
             threshold=parameters.get("threshold"),
             pixel_threshold=parameters.get("pixel_threshold"),
+            images=[image],
+            object_names=object_name,
         )[0]
         levels = (np.clip(record["anomaly_map"], 0, 1) * 255).round().astype(np.uint8)
         pictures = {"anomaly_map": png_base64(levels), "mask": png_base64(record["mask"])}

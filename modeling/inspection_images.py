@@ -4,6 +4,8 @@ import numpy as np
 from PIL import Image
 
 MIN_SIDE = 8
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""Of the files that a folder of images is searched for, in small letters."""
 
 
 def to_rgb(image: Image.Image | np.ndarray) -> Image.Image:

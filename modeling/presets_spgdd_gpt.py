@@ -56,7 +56,7 @@ def tiny_config(**overrides: Any) -> SpgddGptConfig:
         "intermediate_size": 224,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
-        "max_position_embeddings": 256,
+        "max_position_embeddings": 512,
         "tie_word_embeddings": True,
         "pad_token_id": 0,
         "bos_token_id": 1,
@@ -117,14 +117,23 @@ def tiny_tokenizers(corpus: list[str], object_names: list[str]) -> tuple[Any, An
 
 
 def build_processor(config: SpgddGptConfig, tokenizer: Any, clip_tokenizer: Any, **kwargs: Any) -> SpgddGptProcessor:
-    """The processor that fits a configuration; the whole image is resized, so maps keep their place."""
+    """The processor that fits a configuration; the whole image is resized, so maps keep their place.
+
+    Args:
+        config: of the model.
+        tokenizer: of the language model; without one, CLIP's.
+        clip_tokenizer: of CLIP's text encoder.
+        kwargs: other arguments of the processor.
+    """
     side = config.clip_config.vision_config.image_size
+    text_config = config.text_config
     return SpgddGptProcessor(
         image_processor=CLIPImageProcessor(size={"height": side, "width": side}, do_center_crop=False),
         tokenizer=tokenizer,
         clip_tokenizer=clip_tokenizer,
         num_image_tokens=config.num_image_tokens,
         max_prompt_length=config.clip_config.text_config.max_position_embeddings,
+        max_text_length=text_config.max_position_embeddings if text_config else None,
         **kwargs,
     )
 

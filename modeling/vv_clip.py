@@ -1,38 +1,53 @@
 """Enhanced VV-CLIP: CLIP's image encoder with a parallel V-V attention branch for local features (Section III-A)."""
 
 import torch
-from torch import nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import normalize, scaled_dot_product_attention
 from transformers import CLIPModel
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 
-def local_branch(layer: CLIPEncoderLayer, hidden: torch.Tensor, mode: str) -> torch.Tensor:
-    """Local features of one block, read from the ORIGINAL branch's input to that block.
+def block_with_local_branch(
+    layer: CLIPEncoderLayer, hidden: torch.Tensor, mode: str, cls_only: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One block of the image encoder in both branches, which share its norm and its values.
 
     Args:
         layer: block of the image encoder.
-        hidden: (B, 1 + N, C) input of the block.
-        mode: `enhanced_vv` (Eq. 3: Z = Proj(Attn(V, V, V))), `vv` (Eq. 2: plus the block's input) or `maskclip`
-            (Z = Proj(V)).
+        hidden: (B, 1 + N, C), input of the block in the original branch.
+        mode: `enhanced_vv` (Eq. 3: Z = Proj(Attn(V, V, V))), `vv` (Eq. 2: plus the block's input), `maskclip`
+            (Z = Proj(V)) or `clip` (Z = the block's own output).
+        cls_only: whether only CLS of the original branch is read, as of the last block.
 
     Returns:
-        (B, 1 + N, C).
+        Output of the original branch (B, 1 + N, C), of `cls_only` (B, 1, C), and local features (B, N, C).
     """
     attention = layer.self_attn
-    value = attention.v_proj(layer.layer_norm1(hidden))
-    if mode != "maskclip":
-        heads = value.view(*value.shape[:-1], attention.num_heads, attention.head_dim).transpose(1, 2)  # (B, h, T, d)
-        heads = scaled_dot_product_attention(heads, heads, heads)
-        value = heads.transpose(1, 2).reshape(value.shape)
-    local = attention.out_proj(value)
-    return local + hidden if mode == "vv" else local
+    normed = layer.layer_norm1(hidden)
+    key, value = attention.k_proj(normed), attention.v_proj(normed)
+    cls_only = cls_only and mode != "clip"
+    stream, normed = (hidden[:, :1], normed[:, :1]) if cls_only else (hidden, normed)
+    stream = stream + attention.out_proj(attend(attention.q_proj(normed), key, value, attention.num_heads))
+    stream = stream + layer.mlp(layer.layer_norm2(stream))
+    if mode == "clip":
+        return stream, stream[:, 1:]
+    local = value[:, 1:] if mode == "maskclip" else attend(value[:, 1:], value, value, attention.num_heads)
+    local = attention.out_proj(local)
+    return stream, local + hidden[:, 1:] if mode == "vv" else local
+
+
+def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_heads: int) -> torch.Tensor:
+    """Multi-head attention of projected (B, Q, C), (B, T, C), (B, T, C) -> (B, Q, C), scaled by the head's size."""
+    heads = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query, key, value))
+    return scaled_dot_product_attention(*heads).transpose(1, 2).flatten(-2)
 
 
 def encode_image(
     clip: CLIPModel, pixel_values: torch.Tensor, blocks: list[int], mode: str
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Both branches in one pass: local maps cost extra attention only at the blocks that are read.
+    """Both branches in one pass.
+
+    Local maps cost extra attention only at the blocks that are read, and the last block computes of the original
+    branch what is read of it, which is CLS; so both branches together are no dearer than CLIP's encoder alone.
 
     Args:
         clip: both towers.
@@ -48,11 +63,11 @@ def encode_image(
     hidden = vision.pre_layrnorm(vision.embeddings(pixel_values))  # (B, 1 + N, C)
     maps = []
     for number, layer in enumerate(vision.encoder.layers, start=1):
-        block_input = hidden
-        hidden = layer(hidden, attention_mask=None)
         if number in blocks:
-            local = hidden if mode == "clip" else local_branch(layer, block_input, mode)
-            maps.append(local[:, 1:])
+            hidden, local = block_with_local_branch(layer, hidden, mode, cls_only=number == blocks[-1])
+            maps.append(local)
+        else:
+            hidden = layer(hidden, attention_mask=None)
     cls = clip.visual_projection(vision.post_layernorm(hidden[:, 0]))
     maps[-1] = clip.visual_projection(vision.post_layernorm(maps[-1]))
     return cls, maps
@@ -73,5 +88,5 @@ def encode_prompts(clip: CLIPModel, prompt_input_ids: torch.Tensor) -> torch.Ten
     distinct, inverse = torch.unique(prompt_input_ids, dim=0, return_inverse=True)
     count, states, prompts, length = distinct.shape
     pooled = clip.text_model(input_ids=distinct.reshape(-1, length)).pooler_output
-    embeds = nn.functional.normalize(clip.text_projection(pooled), dim=-1).view(count, states, prompts, -1)
-    return nn.functional.normalize(embeds.mean(dim=2), dim=-1)[inverse]
+    embeds = normalize(clip.text_projection(pooled), dim=-1).view(count, states, prompts, -1)
+    return normalize(embeds.mean(dim=2), dim=-1)[inverse]

@@ -19,7 +19,9 @@ DATA = (
     "dataset_scripts/*/*.yaml",
     "dataset_scripts/*/*.md",
     "dataset_scripts/*/*.txt",
-    "train/configs/*.yaml",
+    "benchmarks/tables/*.yaml",
+    "train/configs/**/*.yaml",
+    "train/configs/**/*.sh",
     "defect_hub/checkpoints/**/*",
 )
 SOURCES = ("defect_hub", *MAPPED, "pyproject.toml", "README.md", "LICENSE")

@@ -32,7 +32,7 @@ from transformers import pipeline
 
 pipe = pipeline("defect-diagnosis", model="{place}")
 report = pipe("image.jpg", reference_images=["ok1.jpg", "ok2.jpg"]{thresholds})
-print(report["is_defective"], report["score"], report["description"], report["unsupported_claims"])
+print(report["is_defective"], report["score"], report["description"]{claims})
 ```
 
 `ok1.jpg` and `ok2.jpg` are normal images of the same object; without `reference_images` the diagnosis is zero-shot.
@@ -48,9 +48,9 @@ processor = AutoProcessor.from_pretrained("{place}", trust_remote_code=True)
 image = Image.open("image.jpg")
 references = [Image.open("ok1.jpg"), Image.open("ok2.jpg")]
 inputs = processor(images=image, reference_images=references)
-outputs = model.diagnose(**inputs, max_new_tokens=64)
-report = processor.post_process_diagnosis(outputs, target_sizes=[(image.height, image.width)]{thresholds})[0]
-print(report["is_defective"], report["score"], report["description"], report["unsupported_claims"])
+outputs = model.diagnose(**inputs{generation})
+report = processor.post_process_diagnosis(outputs, images=[image]{thresholds})[0]
+print(report["is_defective"], report["score"], report["description"]{claims})
 ```"""
 ENDPOINT = """On an Inference Endpoint of your own, where `handler.py` answers and says which parameters it takes:
 
@@ -68,8 +68,14 @@ LIMITS = (
     "of different objects, protocols or checkpoints do not compare.",
     "The thresholds hold for images like those of the calibration. On another material, camera or light, look at the "
     "scores of some images known to be good and pass `threshold=`.",
+)
+LIMIT_OF_TEXT = (
     "The description is generated text. Verdict, place and number are checked against the map, and what it does not "
-    "support is listed in `unsupported_claims`; kind and cause are not checked.",
+    "support is listed in `unsupported_claims`; kind and cause are not checked."
+)
+LIMIT_OF_SENTENCES = (
+    "There is no language model: the description is a sentence composed from the mask, and holds for the mask alone. "
+    "Kind and cause are not in it."
 )
 GENERATED = "<!-- Made from run.json. Without this line, the card is yours, and is published as you write it. -->"
 VERIFY = """After a download, in its folder:
@@ -100,9 +106,19 @@ class Checkpoint:
     access: Mapping[str, Any]
 
     @property
+    def describes(self) -> bool:
+        """Whether a language model writes the descriptions; a detector composes them."""
+        return self.config.get("has_language_model", True)
+
+    @property
     def left_out(self) -> Mapping[str, Mapping[str, str]]:
         """Base weights that are fetched from elsewhere, by part."""
         return self.config.get("base_models") or {}
+
+    @property
+    def converted_from(self) -> Mapping[str, Mapping[str, str]]:
+        """Where converted weights came from, by part."""
+        return self.config.get("converted_from") or {}
 
 
 def model_card(folder: Path, model_id: str | None = None) -> str:
@@ -128,10 +144,11 @@ def model_card(folder: Path, model_id: str | None = None) -> str:
         _weights(folder),
         _access(folder),
     )
+    of_text = LIMIT_OF_TEXT if checkpoint.describes else LIMIT_OF_SENTENCES
     sections = {
         "How to load": _loading(checkpoint),
         "Intended use": USE,
-        "Limits": _bullets([*LIMITS, *(checkpoint.run.limits if checkpoint.run else ())]),
+        "Limits": _bullets([*LIMITS, of_text, *(checkpoint.run.limits if checkpoint.run else ())]),
         "Metrics": _metrics(checkpoint.run),
         "Calibration": _calibration(checkpoint),
         "Training data": _training_data(checkpoint.run),
@@ -173,6 +190,7 @@ def _front_matter(checkpoint: Checkpoint) -> ModelCardData:
     license = weights_license(run)
     known = dict.fromkeys(stage.data for _, stage in (stages(run) if run else ()))
     bases = [base["repo_id"] for base in checkpoint.left_out.values()]
+    bases += [origin.get("repo_id", "") for origin in checkpoint.converted_from.values()]
     bases += [base.name for _, stage in (stages(run) if run else ()) for base in stage.base_models]
     hub_bases = [name for name in dict.fromkeys(bases) if "/" in name]
     relation = "adapter" if checkpoint.left_out else "finetune"
@@ -181,7 +199,7 @@ def _front_matter(checkpoint: Checkpoint) -> ModelCardData:
         license=license or "other",
         license_name=None if license else "per-source" if run else "not-stated",
         library_name="transformers",
-        pipeline_tag="image-text-to-text",
+        pipeline_tag="image-text-to-text" if checkpoint.describes else "image-segmentation",
         tags=TAGS,
         datasets=[name for name in known if "/" in name] or None,
         base_model=hub_bases or None,
@@ -207,11 +225,14 @@ def _eval_results(measured: Measurement) -> Iterator[EvalResult]:
 
 def _head(checkpoint: Checkpoint) -> str:
     trained = f", trained on {checkpoint.run.data}" if checkpoint.run else ""
+    task = "diagnosis of surface images: heat map, mask, verdict and description"
+    if not checkpoint.describes:
+        task = "detection on surface images: heat map, mask and verdict, without a language model"
     stored = ", ".join(f"{count:,} ({kind})" for kind, count in sorted(checkpoint.weights.items()))
     return (
         f"# SPGDD-GPT{trained}\n\n"
-        "Defect diagnosis of surface images: heat map, mask, verdict and description, with or without a few normal "
-        "reference images. By Defect Hub, a re-implementation of SPGDD-GPT (An & Dong 2026) from the paper alone; "
+        f"Defect {task}, with or without a few normal reference images. "
+        "By Defect Hub, a re-implementation of SPGDD-GPT (An & Dong 2026) from the paper alone; "
         "neither code nor weights nor results are the authors'.\n\n"
         f"Weights in this {'repository' if checkpoint.model_id else 'folder'}: {stored}."
     )
@@ -219,7 +240,10 @@ def _head(checkpoint: Checkpoint) -> str:
 
 def _loading(checkpoint: Checkpoint) -> str:
     thresholds = "" if checkpoint.processor.get("calibration") else ", threshold=0.5, pixel_threshold=0.5"
-    blanks = {"place": checkpoint.model_id or ".", "thresholds": thresholds}
+    texts = {"generation": ", max_new_tokens=64", "claims": ', report["unsupported_claims"]'}
+    if not checkpoint.describes:
+        texts = dict.fromkeys(texts, "")
+    blanks = {"place": checkpoint.model_id or ".", "thresholds": thresholds, **texts}
     blocks = [LOAD_WITH.format(**blanks)]
     if checkpoint.model_id is None:
         blocks.insert(0, "From within this folder; from elsewhere, its path takes the place of `.`.")
@@ -291,15 +315,26 @@ def _base_models(checkpoint: Checkpoint) -> str:
         parts.append(_table(["part", "base model", "revision"], rows))
     run = checkpoint.run
     bases = [
-        [name, _hub_link(base.name), base.license or "not stated"]
+        [name, _hub_link(base.name) + (f" at `{base.version}`" if base.version else ""), base.license or "not stated"]
         for name, stage in (stages(run) if run else ())
         for base in stage.base_models
     ]
     if bases:
         parts.append(_table(["run", "went on from", "licence of its weights"], bases))
+    if run is None and (origins := checkpoint.converted_from):
+        parts.append("Weights were converted from:")
+        parts.append(
+            _table(["part", "converted from", "commit or SHA-256"], [_origin(*item) for item in origins.items()])
+        )
     if not parts:
         return "None: all weights were trained from scratch." if run else "Not recorded."
     return "\n\n".join(parts)
+
+
+def _origin(part: str, origin: Mapping[str, str]) -> list[str]:
+    """Part, place and version of converted weights, see `SpgddGptConfig.converted_from`."""
+    name, version = origin.values()
+    return [part, _hub_link(name), f"`{version}`"]
 
 
 def _calibration(checkpoint: Checkpoint) -> str:
@@ -315,7 +350,7 @@ def _calibration(checkpoint: Checkpoint) -> str:
             PROTOCOLS[protocol],
             level,
             f"{leaf['value']:.4f}",
-            leaf["method"],
+            f"quantile {leaf['quantile']:g}" if leaf.get("quantile") else leaf["method"],
             leaf["n_normal"],
             leaf["n_anomalous"],
             f"`{leaf['data_fingerprint']}`",
@@ -323,12 +358,17 @@ def _calibration(checkpoint: Checkpoint) -> str:
         for protocol, level, leaf in leaves
     ]
     head = ["protocol", "level", "threshold", "method", "normal images", "defective images", "digest of the images"]
-    digests = {leaf["data_fingerprint"] for _, _, leaf in leaves}
-    origin = _calibration_images(checkpoint.run, digests)
+    origin = _calibration_images(checkpoint.run, [leaf for _, _, leaf in leaves])
     return f"An image or pixel counts as defective from its threshold upwards.\n\n{_table(head, rows)}\n\n{origin}"
 
 
-def _calibration_images(run: RunFacts | None, digests: set[str]) -> str:
+def _calibration_images(run: RunFacts | None, leaves: list[dict[str, Any]]) -> str:
+    """Where the images come from, as `defect-hub calibrate` wrote it down, else as the training run knows it."""
+    named = {(leaf.get("data"), leaf.get("split")) for leaf in leaves}
+    if all(data for data, _ in named):
+        places = [f"the split `{split}` of {data}" if split else f"{data}" for data, split in sorted(named, key=str)]
+        return f"The images are {' and '.join(places)}."
+    digests = {leaf["data_fingerprint"] for leaf in leaves}
     uses = run.uses if run else ()
     split = next((use.split for use in uses if use.use == "calibration" and digests == {use.fingerprint}), None)
     if run is None or split is None:

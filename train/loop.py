@@ -1,187 +1,57 @@
 """The one training loop: one CPU or many GPUs, interruptible, resumed exactly."""
 
-import dataclasses
-import json
 import math
-import shutil
-import signal
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from datetime import timedelta
+from functools import partial
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, set_seed
-from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
+from accelerate.utils import (
+    DataLoaderConfiguration,
+    DistributedDataParallelKwargs,
+    GradientAccumulationPlugin,
+    InitProcessGroupKwargs,
+    broadcast,
+    gather_object,
+    send_to_device,
+    set_seed,
+)
+from torch.utils.data import Dataset, IterableDataset
 
-STATE_FILE = "loop_state.json"
-INTERRUPTED_EXIT_CODE = 75  # EX_TEMPFAIL: run the same command again to go on
-
-
-@dataclass
-class LoopConfig:
-    """What every training run sets.
-
-    Args:
-        output_dir: folder of checkpoints, log and the final model.
-        epochs: passes over the training data.
-        max_steps: stop after this many optimiser steps instead; 0 means by `epochs`.
-        batch_size: images per process and forward pass.
-        gradient_accumulation_steps: forward passes per optimiser step.
-        learning_rate: peak, after warm-up.
-        weight_decay: of AdamW.
-        warmup_fraction: share of all steps with a linearly rising rate; a cosine to zero follows.
-        max_grad_norm: gradient clipping.
-        mixed_precision: `no`, `bf16` or `fp16`.
-        num_workers: data loading processes; small images load faster without.
-        seed: of everything random.
-        save_steps: optimiser steps between checkpoints.
-        keep_checkpoints: newest checkpoints that are kept.
-        resume: go on from the newest checkpoint in `output_dir`; else an earlier run there is removed.
-    """
-
-    output_dir: str = "runs/train"
-    epochs: int = 1
-    max_steps: int = 0
-    batch_size: int = 8
-    gradient_accumulation_steps: int = 1
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.0
-    warmup_fraction: float = 0.05
-    max_grad_norm: float = 1.0
-    mixed_precision: str = "no"
-    num_workers: int = 0
-    seed: int = 42
-    save_steps: int = 500
-    keep_checkpoints: int = 2
-    resume: bool = True
-
-
-@dataclass
-class LoopState:
-    """Where a run stands: optimiser steps done, epoch, and batches (per process) done in it."""
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-
-
-@dataclass
-class Run:
-    """What the functions of one run share: prepared objects, settings, and where it stands."""
-
-    model: Any
-    optimizer: Any
-    loader: Any
-    accelerator: Accelerator
-    config: LoopConfig
-    recipe: dict[str, Any]
-    total_steps: int
-    state: LoopState
+from defect_hub.train.dry_run import estimate
+from defect_hub.train.loop_config import LoopConfig
+from defect_hub.train.prepared_run import Evaluate, Run, prepare
+from defect_hub.train.sharding import fsdp_plugin, gathered_model
+from defect_hub.train.signals import INTERRUPTED_EXIT_CODE
+from defect_hub.train.step import train_step
 
 
 def build_accelerator(config: LoopConfig) -> Accelerator:
     """The accelerator of a run; `accelerate launch` decides devices and processes."""
     set_seed(config.seed)
     return Accelerator(
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        # Steps are put together here, so the end of the data must not cut one short.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(
+            num_steps=config.gradient_accumulation_steps, sync_with_dataloader=False
+        ),
         mixed_precision=config.mixed_precision,
+        log_with=config.trackers or None,
+        project_dir=config.output_dir,
         dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True),
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        fsdp_plugin=fsdp_plugin(),
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+            # The main process alone writes checkpoints, of 84 GB at most; NCCL's ten minutes may be too short.
+            InitProcessGroupKwargs(timeout=timedelta(hours=1)),
+        ],
     )
-
-
-def learning_rate(step: int, total_steps: int, config: LoopConfig) -> float:
-    """Linear warm-up, then one cosine to zero; a function of the step alone, so resuming needs no state."""
-    warmup = max(1, round(total_steps * config.warmup_fraction))
-    if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
-    progress = (step - warmup) / max(1, total_steps - warmup)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def checkpoints(output_dir: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
-    return sorted((output_dir / "checkpoints").glob("step-*[0-9]"), key=lambda path: int(path.name.split("-")[1]))
-
-
-def save_checkpoint(accelerator: Accelerator, config: LoopConfig, state: LoopState, recipe: dict[str, Any]) -> None:
-    """Write everything needed to go on, all processes together; complete once it bears its name."""
-    folder = Path(config.output_dir) / "checkpoints" / f"step-{state.step}"
-    partial = folder.with_suffix(".tmp")
-    if accelerator.is_main_process:
-        shutil.rmtree(partial, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        (partial / STATE_FILE).write_text(json.dumps({"state": dataclasses.asdict(state), "recipe": recipe}))
-        if folder.exists():  # the same step once more: what stands is complete and equal
-            shutil.rmtree(partial)
-        else:
-            partial.rename(folder)
-        for old in checkpoints(Path(config.output_dir))[: -config.keep_checkpoints]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
-
-
-def load_checkpoint(accelerator: Accelerator, folder: Path, recipe: dict[str, Any]) -> LoopState:
-    """Restore the newest checkpoint.
-
-    Raises:
-        ValueError: if it was written under other settings.
-    """
-    saved = json.loads((folder / STATE_FILE).read_text())
-    changed = sorted(key for key in recipe if saved["recipe"].get(key) != recipe[key])
-    if changed:
-        raise ValueError(
-            f"{folder}: {', '.join(changed)}: changed since this checkpoint was written. Restore the setting, or give "
-            "another --output_dir, or start over with --resume false"
-        )
-    accelerator.load_state(str(folder))
-    return LoopState(**saved["state"])
-
-
-def start(accelerator: Accelerator, config: LoopConfig, recipe: dict[str, Any]) -> LoopState:
-    """State of the newest checkpoint, or a clean beginning; the log then ends where the state stands."""
-    output_dir = Path(config.output_dir)
-    log = output_dir / "log.jsonl"
-    if accelerator.is_main_process and not config.resume:
-        shutil.rmtree(output_dir / "checkpoints", ignore_errors=True)
-    accelerator.wait_for_everyone()
-    found = checkpoints(output_dir)
-    state = load_checkpoint(accelerator, found[-1], recipe) if found else LoopState()
-    if accelerator.is_main_process:
-        # A killed run logged steps that are now done again.
-        steps = log.read_text().splitlines(keepends=True) if log.exists() else []
-        output_dir.mkdir(parents=True, exist_ok=True)
-        log.write_text("".join(steps[: state.step]))
-    return state
-
-
-class StopSignal:
-    """Remembers SIGINT or SIGTERM until the current step is done."""
-
-    def __init__(self) -> None:
-        self.received = False
-        self._previous = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def _receive(self, number: int, frame: Any) -> None:
-        self.received = True
-
-    def restore(self) -> None:
-        """Give the signals back to their former handlers."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def agreed(self, accelerator: Accelerator) -> bool:
-        """Whether any process was told to stop; all processes get the same answer."""
-        if accelerator.num_processes == 1:
-            return self.received
-        flag = torch.tensor(float(self.received), device=accelerator.device)
-        return bool(accelerator.reduce(flag, reduction="sum") > 0)
 
 
 def fit(
@@ -191,102 +61,163 @@ def fit(
     config: LoopConfig,
     accelerator: Accelerator,
     recipe: dict[str, Any] | None = None,
+    evaluate: Evaluate | None = None,
 ) -> torch.nn.Module:
     """Train; returns the unwrapped model.
 
     Args:
-        model: its forward returns an output with `loss` and `losses`.
-        dataset: map-style, with `set_epoch(epoch)`; `dataset[i]` depends on seed, epoch and i alone.
-        collate: list of items to keyword arguments of the model.
+        model: its forward returns an output with `loss` and `losses`. If those are means over items of which batches
+            have different numbers, `loss_counts(batch)` gives the numbers, and forward takes their totals as
+            `loss_counts`; the loss of a step is then the mean over all its batches, on however many processes.
+        dataset: map-style, with `set_epoch(epoch)`; `dataset[i]` depends on seed, epoch and i alone. Or an endless
+            `IterableDataset`, this process's part, with `skip_batches`: so many of its first batches are not used.
+        collate: list of items to keyword arguments of the model, and "ids", names of the images, for messages.
         config: settings.
         accelerator: from [`build_accelerator`].
         recipe: settings that must not change between a checkpoint and its resumption.
+        evaluate: model to metrics; called on all processes, with equal results.
 
     Raises:
-        SystemExit: with code 75 after SIGINT or SIGTERM, once a checkpoint is written.
-        ValueError: if the checkpoint to resume from belongs to another recipe.
+        SystemExit: with code 75 after SIGINT, SIGTERM or SIGUSR1, once a checkpoint is written.
+        ValueError: if settings do not fit each other, the checkpoint to resume from belongs to another run, or a loss
+            or gradient is not finite.
+        OSError: if a checkpoint cannot be written.
     """
-    recipe = recipe or {}
-    loader: Any = DataLoader(
-        dataset,
-        batch_size=config.batch_size,
-        shuffle=True,
-        drop_last=True,
-        collate_fn=collate,
-        num_workers=config.num_workers,
-        generator=torch.Generator().manual_seed(config.seed),
-    )
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
-    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    steps_per_epoch = len(loader) // config.gradient_accumulation_steps
-    if steps_per_epoch == 0:
-        raise ValueError(
-            f"{len(dataset)} training images do not fill one step of {config.batch_size} x "  # type: ignore[arg-type]
-            f"{config.gradient_accumulation_steps} x {accelerator.num_processes}; lower --batch_size"
-        )
-    run = Run(
-        model=model,
-        optimizer=optimizer,
-        loader=loader,
-        accelerator=accelerator,
-        config=config,
-        recipe=recipe,
-        total_steps=config.max_steps or config.epochs * steps_per_epoch,
-        state=start(accelerator, config, recipe),
-    )
-    stop = StopSignal()
-    model.train()
-    visible = accelerator.is_main_process
-    bar = tqdm(total=run.total_steps, initial=run.state.step, desc="train", disable=not visible)
+    if evaluate is None and (config.eval_steps or config.eval_epochs):
+        raise ValueError("eval_steps, eval_epochs: this run has nothing to evaluate with. Leave them 0")
+    run = prepare(model, dataset, collate, config, accelerator, recipe or {}, evaluate)
+    run.model.train()
+    if run.state.step:
+        done = "nothing is left of" if is_finished(run) else "going on with"
+        accelerator.print(f"{config.output_dir}: step {run.state.step} is done; {done} {run.total_steps} steps")
     try:
-        while run.state.step < run.total_steps:
-            train_epoch(run, bar, stop)
+        if evaluate_if_due(run):  # what a stop left out
+            run.checkpoints.save(run.state)
+        while not is_finished(run):
+            train_epoch(run)
+        if config.dry_run:
+            trained = accelerator.unwrap_model(run.model)
+            seconds = run.seconds, run.waiting
+            accelerator.print(estimate(*seconds, run.planned_steps, trained, run.optimizer, accelerator.device))
+        else:
+            run.checkpoints.save(run.state)
+            if any(gather_object([run.stop.received])):  # behind the last step
+                raise SystemExit(INTERRUPTED_EXIT_CODE)
     finally:
-        bar.close()
-        stop.restore()
-    save_checkpoint(accelerator, config, run.state, recipe)
-    return accelerator.unwrap_model(model)
+        run.progress.close()
+        run.stop.restore()
+    return final_model(run)
 
 
-def train_epoch(run: Run, bar: tqdm, stop: StopSignal) -> None:
-    """The rest of one epoch, from `run.state.batch` on."""
-    state, config, accelerator = run.state, run.config, run.accelerator
-    run.loader.set_epoch(state.epoch)
-    run.loader.dataset.set_epoch(state.epoch)
-    usable = len(run.loader) // config.gradient_accumulation_steps * config.gradient_accumulation_steps
-    batches = accelerator.skip_first_batches(run.loader, state.batch) if state.batch else run.loader
-    for batch in batches:
-        if state.batch >= usable or state.step >= run.total_steps:
-            break
-        with accelerator.accumulate(run.model):
-            output = run.model(**batch)
-            accelerator.backward(output.loss)
-            if accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(run.model.parameters(), config.max_grad_norm)
-                for group in run.optimizer.param_groups:
-                    group["lr"] = learning_rate(state.step, run.total_steps, config)
-            run.optimizer.step()
-            run.optimizer.zero_grad()
-        state.batch += 1
-        if not accelerator.sync_gradients:
-            continue
+def is_finished(run: Run) -> bool:
+    """Whether all steps are done, or the evaluations have brought no gain for too long."""
+    patience = run.config.patience
+    return run.state.step >= run.total_steps or 0 < patience <= run.state.evaluations_since_best
+
+
+def train_epoch(run: Run) -> None:
+    """The rest of one epoch, from `run.state.batch` on.
+
+    Raises:
+        ValueError: if there is no batch.
+    """
+    state, config, first = run.state, run.config, run.state.step
+    for batches in step_batches(run):
+        waiting = time.perf_counter() - run.mark
+        values, stopping = train_step(run, batches)
         state.step += 1
-        report(run, output, bar)
-        stopping = stop.agreed(accelerator)
-        if stopping or state.step % config.save_steps == 0:
-            save_checkpoint(accelerator, config, state, run.recipe)
+        state.batch += len(batches)
+        run.progress.step(state.step, state.epoch, values)
+        if state.batch >= run.usable:
+            state.epoch, state.batch = state.epoch + 1, 0
+        if not stopping:
+            evaluate_if_due(run)
+        if not config.dry_run and (stopping or state.step % config.save_steps == 0 or state.best_step == state.step):
+            run.checkpoints.save(state)
         if stopping:
+            run.accelerator.print(
+                f"{config.output_dir}: told to stop behind step {state.step}; a checkpoint is there, the same command "
+                "goes on"
+            )
             raise SystemExit(INTERRUPTED_EXIT_CODE)
-    state.epoch, state.batch = state.epoch + 1, 0
+        run.seconds, run.waiting, run.mark = time.perf_counter() - run.mark, waiting, time.perf_counter()
+        if state.batch == 0 or is_finished(run):
+            break
+    if state.step == first:
+        raise ValueError(f"step {first + 1}: the data are at an end. A stream must begin anew by itself")
 
 
-def report(run: Run, output: Any, bar: tqdm) -> None:
-    """Progress bar and one line of `log.jsonl` a step, from the main process's own batch."""
-    if not run.accelerator.is_main_process:
-        return
-    values = {name: round(float(value.detach()), 5) for name, value in {"loss": output.loss, **output.losses}.items()}
-    bar.update()
-    bar.set_postfix(values, refresh=False)
-    with (Path(run.config.output_dir) / "log.jsonl").open("a") as log:
-        log.write(json.dumps({"step": run.state.step, "epoch": run.state.epoch, **values}) + "\n")
+def step_batches(run: Run) -> Iterator[list[dict[str, Any]]]:
+    """The batches of each remaining step of an epoch."""
+    done, accelerator = run.state.batch, run.accelerator
+    dataset: Any = run.loader.dataset
+    batches: Any
+    if isinstance(dataset, IterableDataset):
+        run.loader.dataset.skip_batches = done
+        to_device = partial(send_to_device, device=accelerator.device, non_blocking=True)
+        batches = map(to_device, islice(run.loader, done, None))
+    else:
+        run.loader.set_epoch(run.state.epoch)
+        dataset.set_epoch(run.state.epoch)
+        batches = iter(accelerator.skip_first_batches(run.loader, done) if done else run.loader)
+    size = run.config.gradient_accumulation_steps
+    while len(group := list(islice(batches, size))) == size:
+        yield group
+
+
+def evaluation_is_due(run: Run) -> bool:
+    """Whether the run is to be evaluated where it stands."""
+    config, state = run.config, run.state
+    if run.evaluate is None or config.dry_run or state.evaluated == state.step:
+        return False
+    by_step = config.eval_steps and state.step % config.eval_steps == 0
+    by_epoch = config.eval_epochs and state.batch == 0 and state.epoch % config.eval_epochs == 0
+    return bool(by_step or by_epoch)
+
+
+def evaluate_if_due(run: Run) -> bool:
+    """Evaluate, and remember whether this is the best so far; returns whether it was due.
+
+    Raises:
+        ValueError: if `best_metric` is none of the metrics.
+    """
+    if not evaluation_is_due(run):
+        return False
+    model, name, state = run.accelerator.unwrap_model(run.model), run.config.best_metric, run.state
+    states = random.getstate(), np.random.get_state()
+    run.model.eval()
+    if run.accelerator.num_processes > 1:
+        for buffer in model.buffers():  # as DDP does before the next pass; a resumed run has those of the main process
+            broadcast(buffer)
+    devices = [run.accelerator.device] if run.accelerator.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), run.average.swapped_in() if run.average else nullcontext():
+        values = run.evaluate(model) if run.evaluate else {}
+    run.model.train()
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    state.evaluated = state.step
+    run.progress.evaluation(state.step, state.epoch - (state.batch == 0), values)
+    if not name:
+        return True
+    if name not in values:
+        raise ValueError(f"best_metric={name!r}: the evaluation gives {', '.join(sorted(values))}. Name one of them")
+    best = -math.inf if state.best_value is None else state.best_value
+    if math.isfinite(values[name]) and values[name] > best:
+        state.best_step, state.best_value, state.evaluations_since_best = state.step, values[name], 0
+    else:
+        state.evaluations_since_best += 1
+    return True
+
+
+def final_model(run: Run) -> torch.nn.Module:
+    """The unwrapped model with the weights to keep: the best or the last, averaged if asked for.
+
+    Of sharded weights, the main process alone gets the whole.
+    """
+    if run.empty is not None and not run.config.dry_run:
+        return gathered_model(run.accelerator, run.model, run.empty)
+    if run.state.best_step and run.state.best_step != run.state.step:
+        run.checkpoints.load_best(run.state)
+    if run.average is not None:
+        run.average.copy_to_model()
+    return run.accelerator.unwrap_model(run.model)

@@ -103,11 +103,13 @@ class BaseModel:
         name: Hub id, or the name of a folder (which has no "/").
         license: of its weights; None: not stated.
         run: its own record; None: it has none.
+        version: commit on the Hub, or SHA-256 of local weights; None: not recorded.
     """
 
     name: str
     license: str | None
     run: "RunFacts | None" = None
+    version: str | None = None
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from typing import Any
 
 import yaml
 
-from defect_hub.dataset_scripts.attributes import CELLS
 from defect_hub.dataset_scripts.class_descriptions import parse_class_description
 from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.readers.folders import list_files, pair_by_stem
 from defect_hub.dataset_scripts.readers.jsonfile import read_json
 from defect_hub.dataset_scripts.samples import Sample, Source
 from defect_hub.dataset_scripts.texts import without_doubled_polarity
+from defect_hub.modeling.mask_attributes import CELLS
 
 SPLITS = ("train", "val")
 ENTRY_KEYS = {

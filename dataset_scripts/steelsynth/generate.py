@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from defect_hub.dataset_scripts.attributes import EIGHT_CONNECTED, POLARITY_LIMIT, polarity_value
 from defect_hub.dataset_scripts.steelsynth.defects import DRAWERS, SIGNS, Mark
 from defect_hub.dataset_scripts.steelsynth.surface import Field, rolled_surface
+from defect_hub.modeling.mask_attributes import EIGHT_CONNECTED, POLARITY_LIMIT, polarity_value
 
 NORMAL = "Normal surface"
 NORMAL_SHARE = 0.35

@@ -15,11 +15,11 @@ import yaml
 from PIL import Image
 from tqdm import tqdm
 
-from defect_hub.dataset_scripts.attributes import mask_attributes
 from defect_hub.dataset_scripts.steelsynth.defects import DRAWERS
 from defect_hub.dataset_scripts.steelsynth.generate import NORMAL, generate_sample
-from defect_hub.dataset_scripts.texts import NORMAL_SENTENCE, natural_description, template_sentence
+from defect_hub.dataset_scripts.texts import NORMAL_SENTENCE, natural_description, t4
 from defect_hub.dataset_scripts.workers import map_in_order
+from defect_hub.modeling.mask_attributes import mask_attributes
 
 JPEG_QUALITY = 92
 DESCRIPTIONS_FILE = "class_descriptions.json"
@@ -57,7 +57,7 @@ def write_sample(index: int, folder: Path, split: str, seed: int, size: int) -> 
         "class_name": sample.class_name,
         "natural_language_description": natural_description(attributes, seed + index),
         "structured_attributes": attributes,
-        "template_sentence": template_sentence(attributes) if attributes else NORMAL_SENTENCE,
+        "template_sentence": t4(attributes) if attributes else NORMAL_SENTENCE,
     }
 
 

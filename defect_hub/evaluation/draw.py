@@ -16,32 +16,13 @@ from defect_hub.evaluate_metrics.kernels.description import parse_yes_no
 from defect_hub.evaluate_metrics.kernels.inputs import UndefinedMetricError
 from defect_hub.evaluate_metrics.kernels.pixel_bootstrap import ImageSketches
 from defect_hub.evaluate_metrics.kernels.regions import RegionOverlaps, region_overlaps
-from defect_hub.train.evaluation import DiagnosisScores, evaluate_diagnosis, joined
+from defect_hub.train.evaluation import DiagnosisScores, References, evaluate_objects
 
 RESAMPLES = 1000
 IMAGE_METRICS = {"auroc": "image_auroc", "average_precision": "image_ap", "f1_max": "image_f1_max"}
 """Names here by those of the kernels."""
 WORST = 6
 """Pictures of each kind of error."""
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A normal image to compare with.
-
-    Attributes:
-        id: `image_id` of a data set, or the name of a file.
-        hashes: SHA-256 of the file, as stored and as published.
-        image: The picture.
-    """
-
-    id: str
-    hashes: frozenset[str]
-    image: Image.Image
-
-
-References = dict[str, list[Reference]]
-"""By the name of the object that they show; empty: zero-shot."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +114,8 @@ class Draw:
             name: {"value": value} | ({"interval": ends[name]} if name in ends else {})
             for name, value in values.items()
         }
+        if self.scores.score_stds is not None:
+            metrics["score_std"] = {"value": float(self.scores.score_stds.mean())}
         return {"metrics": metrics, "undefined": self.scores.undefined()}
 
     def _intervals(self, seed: int, values: dict[str, float]) -> dict[str, Interval]:
@@ -171,12 +154,5 @@ def evaluate_draw(pipe: Pipeline, rows: Any, references: References, describe: b
     protocol = "few_shot" if references else "zero_shot"
     calibration = (pipe.processor.calibration or {}).get(protocol)
     watch = Watch(calibration["pixel"]["value"] if calibration else None)
-    if not references:
-        scores = evaluate_diagnosis(pipe.model, pipe.processor, rows, describe=describe, observe=watch)
-        return Draw(references, scores, watch, calibration)
-    parts = []
-    for name, shown in references.items():
-        of_object = rows.select([index for index, other in enumerate(rows["object_name"]) if other == name])
-        images = [reference.image for reference in shown]
-        parts.append(evaluate_diagnosis(pipe.model, pipe.processor, of_object, images, describe, observe=watch))
-    return Draw(references, joined(parts), watch, calibration)
+    scores = evaluate_objects(pipe.model, pipe.processor, rows, references, describe, watch)
+    return Draw(references, scores, watch, calibration)

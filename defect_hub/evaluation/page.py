@@ -22,6 +22,7 @@ MEANINGS = {
     "image_f1_max": ("Image F1-max", "best F1 over all thresholds; the threshold is fitted on these images"),
     "image_ece": ("Image ECE", "mean gap between score and share of defects; 0 is best"),
     "image_brier": ("Image Brier score", "mean squared error of the score as a probability; 0 is best"),
+    "score_std": ("Score deviation", "standard deviation of a score over the single references, mean of the images"),
     "pixel_auroc": ("Pixel AUROC", "as for images, over all pixels; large defects weigh more"),
     "pixel_ap": ("Pixel AP", "as for images, over all pixels; guessing gives the share of defective pixels"),
     "pixel_f1_max": ("Pixel F1-max", "best F1 (Dice) of the masks over all thresholds"),

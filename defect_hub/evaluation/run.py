@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -11,17 +10,22 @@ from typing import Any
 
 from transformers import Pipeline
 
-from defect_hub.diagnose import load_pipeline, read_image
-from defect_hub.evaluation.draw import Reference, References, evaluate_draw
+from defect_hub.diagnose import load_pipeline
+from defect_hub.evaluation.draw import evaluate_draw
 from defect_hub.evaluation.files import write_report
+from defect_hub.evaluation.inputs import (
+    REFERENCE_SPLIT,
+    check_counts,
+    drawn_references,
+    given_references,
+    load_rows,
+)
 from defect_hub.evaluation.page import GENERATOR
 from defect_hub.report import check_replaceable, replaced_report
-from defect_hub.train.data import draw_references, load_split
+from defect_hub.train.data import load_split
+from defect_hub.train.evaluation import References
 from defect_hub.train.recording import base_models, data_use, hardware, public_name, versions, without_places
 from defect_hub.train.run_facts import stages
-
-REFERENCE_SPLIT = "train"
-COLUMNS = ("image", "image_id", "sha256", "is_defective", "object_name", "mask", "height", "width")
 
 
 @dataclass(frozen=True)
@@ -74,19 +78,10 @@ def evaluate(request: EvaluationRequest) -> str:
     Raises:
         ValueError: Something of the request is unusable; nothing was written.
     """
-    _check(request)
-    rows = load_split(request.data, request.split)
-    if missing := [name for name in COLUMNS if name not in rows.column_names]:
-        raise ValueError(
-            f"{request.data}: {missing[0]}: no such column in {request.split!r}. Give a data set in the record schema"
-        )
-    known = rows.select([index for index, value in enumerate(rows["is_defective"]) if value is not None])
-    if not len(known):
-        raise ValueError(
-            f"{request.data}: is_defective: unknown for all {len(rows)} images of {request.split!r}. Choose another "
-            "--split"
-        )
-    chosen = _references(request, sorted(set(known["object_name"])))
+    check_counts(request.shots, request.draws)
+    check_replaceable(request.out, GENERATOR)
+    rows, known = load_rows(request.data, request.split)
+    chosen = _references(request, known)
     for references in chosen:
         _check_apart(references, rows, request.split)
     pipe = load_pipeline(request.model)
@@ -99,43 +94,14 @@ def evaluate(request: EvaluationRequest) -> str:
     return f"{request.out / 'index.html'}: {len(known)} images, {request.protocol}, {found}"
 
 
-def _check(request: EvaluationRequest) -> None:
-    """Refuse what is contradictory before anything is loaded."""
-    if request.shots < 0 or request.draws < 1:
-        name, value, least = ("--draws", request.draws, 1) if request.shots >= 0 else ("--shots", request.shots, 0)
-        raise ValueError(f"{name} {value}: is below {least}. Give at least {least}")
-    if request.draws > 1 and not request.shots:
-        raise ValueError(f"--draws {request.draws}: nothing is drawn without references. Add --shots K")
-    check_replaceable(request.out, GENERATOR)
-
-
-def _references(request: EvaluationRequest, object_names: list[str]) -> list[References]:
+def _references(request: EvaluationRequest, known: Any) -> list[References]:
     """References of each draw; one empty draw for zero-shot."""
     if request.references:
-        if len(object_names) > 1:
-            raise ValueError(
-                f"--reference: shows one object, but {request.split!r} has {len(object_names)} "
-                f"({', '.join(object_names)}). Draw references of each with --shots K"
-            )
-        return [{object_names[0]: [_given(path) for path in request.references]}]
+        return [given_references(request.references, known, request.split)]
     if not request.shots:
         return [{}]
-    rows = load_split(request.data, REFERENCE_SPLIT)
-    drawn = {name: draw_references(rows, request.shots, request.draws, request.seed, name) for name in object_names}
-    return [
-        {name: [_reference(rows[index]) for index in draws[number]] for name, draws in drawn.items()}
-        for number in range(request.draws)
-    ]
-
-
-def _given(path: Path) -> Reference:
-    image = read_image(path)
-    return Reference(path.name, frozenset([hashlib.sha256(path.read_bytes()).hexdigest()]), image)
-
-
-def _reference(row: dict[str, Any]) -> Reference:
-    hashes = frozenset(row[name] for name in ("sha256", "source_sha256") if row.get(name))
-    return Reference(row["image_id"], hashes, row["image"])
+    source = load_split(request.data, REFERENCE_SPLIT)
+    return drawn_references(source, known, request.shots, request.draws, request.seed)
 
 
 def _check_apart(references: References, rows: Any, split: str) -> None:
@@ -157,7 +123,7 @@ def _facts(request: EvaluationRequest, pipe: Pipeline, rows: Any, known: Any) ->
     use = data_use("evaluation", request.split, rows)
     defective = sum(known["is_defective"])
     split_ids = sorted({value for value in rows["split_id"] if value}) if "split_id" in rows.column_names else []
-    trained_on = _trained_on(request.model)
+    trained_on = _trained_on(request.model, pipe.processor.calibration or {})
     return {
         "protocol": request.protocol,
         "command": request.command(),
@@ -185,12 +151,12 @@ def _facts(request: EvaluationRequest, pipe: Pipeline, rows: Any, known: Any) ->
     }
 
 
-def _trained_on(model: str) -> list[dict[str, Any]] | None:
+def _trained_on(model: str, calibration: dict[str, Any]) -> list[dict[str, Any]] | None:
     """What the weights and thresholds come from, all stages of training; None if the checkpoint does not say."""
     run = base_models(model)[0].run
     if run is None:
         return None
-    return [
+    found = [
         {
             "run": name,
             "data": stage.data,
@@ -203,6 +169,16 @@ def _trained_on(model: str) -> list[dict[str, Any]] | None:
         for use in stage.uses
         if use.use != "evaluation"
     ]
+    # Thresholds that were measured again after the run.
+    for leaf in (levels["image"] for levels in calibration.values()):
+        if leaf["data_fingerprint"] not in {use["fingerprint"] for use in found}:
+            about = {
+                "data": leaf.get("data"),
+                "split": leaf.get("split"),
+                "rows": leaf["n_normal"] + leaf["n_anomalous"],
+            }
+            found.append({"run": None, "use": "calibration", **about, "fingerprint": leaf["data_fingerprint"]})
+    return found
 
 
 def warnings(data: str, fingerprint: str | None, trained_on: list[dict[str, Any]] | None) -> list[str]:

@@ -34,7 +34,9 @@ CSS = """
 """
 INTRODUCTION = """# Defect diagnosis
 Is there a defect, where, of what kind, and why? Normal references of the same surface are optional and make the
-comparison sharper. The text is generated: claims that the heat map does not bear out are listed. A person decides."""
+comparison sharper. A language model's text is generated: claims that the heat map does not bear out are listed. A
+person decides."""
+SOURCES = {"language model": "Description (by the language model)", "template": "Description (composed from the mask)"}
 
 
 def read_upload(path: str) -> Image.Image:
@@ -76,7 +78,7 @@ def diagnose(
     image = read_upload(image_path)
     record = pipe(
         image,
-        reference_images=[read_upload(path) for path, _ in references or []],
+        reference_images=[read_upload(path) for path, _ in references or []] or None,
         object_name=object_name.strip() or None,
         threshold=None if calibrated else threshold,
     )
@@ -85,7 +87,7 @@ def diagnose(
         verdict(record),
         (image, outline(overlay(image, record["anomaly_map"]), record["mask"])),
         Image.fromarray(record["mask"]),
-        record["description"],
+        gr.Textbox(record["description"], label=SOURCES[record["text_source"]]),
         claims(record["unsupported_claims"]),
         {"width": image.width, "height": image.height, **row},
     )
@@ -96,7 +98,8 @@ def verdict(record: dict[str, Any]) -> str:
     kind = "defective" if record["is_defective"] else "normal"
     count = len(record["regions"])
     regions = f", {count} region{'s' * (count != 1)}" if record["is_defective"] else ""
-    numbers = f"score {record['score']:.3f}, threshold {record['threshold']:.3f}{regions}"
+    spread = "" if record["score_std"] is None else f" ± {record['score_std']:.3f}"
+    numbers = f"score {record['score']:.3f}{spread}, threshold {record['threshold']:.3f}{regions}"
     return f'<p class="verdict {kind}"><strong>{kind.capitalize()}</strong><small>{numbers}</small></p>'
 
 

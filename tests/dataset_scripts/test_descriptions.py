@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from defect_hub.dataset_scripts.attributes import CELLS, DIRECTIONS, SHAPES, mask_attributes
 from defect_hub.dataset_scripts.descriptions import Finding, converse, describe
 from defect_hub.dataset_scripts.texts import DIAGNOSIS_QUESTION
+from defect_hub.modeling.mask_attributes import CELLS, DIRECTIONS, SHAPES, mask_attributes
 
 OBJECTS = {
     "magnetic tile": "a",

@@ -9,7 +9,8 @@ from defect_hub.dataset_scripts.mmio.plan import VIEWS_OF_BOXES, scene_config
 from defect_hub.dataset_scripts.mmio.scenes import SceneSet, load_scenes
 from defect_hub.dataset_scripts.schema import VIEWS
 from defect_hub.dataset_scripts.source_sets.listing import annotation_files
-from defect_hub.dataset_scripts.texts import countable_noun, plural
+from defect_hub.dataset_scripts.texts import countable_noun
+from defect_hub.modeling.template_sentences import plural
 
 TABLE = load_scenes()
 # Zhang et al. 2025, section "Multi-Modal Industrial-Open Dataset".

@@ -10,12 +10,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from defect_hub.dataset_scripts.attributes import CELLS, mask_attributes
 from defect_hub.dataset_scripts.readers.boxes import Box, BoxList
 from defect_hub.dataset_scripts.readers.errors import DataError
 from defect_hub.dataset_scripts.records import make_record
 from defect_hub.dataset_scripts.samples import Sample, Source
 from defect_hub.dataset_scripts.schema import TEXT_LEVELS, record_features
+from defect_hub.modeling.mask_attributes import CELLS, mask_attributes
 
 SIZE = (90, 60)
 

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from defect_hub.dataset_scripts.attributes import mask_attributes
 from defect_hub.dataset_scripts.steelsynth.defects import DRAWERS, SIGNS
 from defect_hub.dataset_scripts.steelsynth.generate import MASK_LEVEL, NORMAL, generate_sample
 from defect_hub.dataset_scripts.steelsynth.release import write_release
 from defect_hub.dataset_scripts.steelsynth.surface import noise_texture, rolled_surface
+from defect_hub.modeling.mask_attributes import mask_attributes
 
 N_TRAIN, N_VAL = 140, 20
 

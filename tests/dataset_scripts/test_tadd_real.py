@@ -15,7 +15,7 @@ from defect_hub.dataset_scripts.records import make_record
 from defect_hub.dataset_scripts.tadd.build import build_tadd
 from defect_hub.dataset_scripts.tadd.collection import collect
 from defect_hub.dataset_scripts.tadd.subsets import load_subsets
-from defect_hub.dataset_scripts.texts import plural
+from defect_hub.modeling.template_sentences import plural
 
 pytestmark = pytest.mark.real_data
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}

@@ -7,19 +7,17 @@ from typing import Any
 import pytest
 import yaml
 
-from defect_hub.dataset_scripts.attributes import SHAPES
 from defect_hub.dataset_scripts.texts import (
     DIAGNOSIS_QUESTION,
     attribute_line,
     defect_phrase,
     diagnosis_turns,
     natural_description,
-    plural,
     t0,
-    template_sentence,
-    with_article,
+    t4,
     without_doubled_polarity,
 )
+from defect_hub.modeling.mask_attributes import SHAPES
 
 
 def attributes(**changes: Any) -> dict[str, Any]:
@@ -84,46 +82,18 @@ def test_phrases(name: str, count: str, polarity: str, scale: str, phrase: str) 
     assert defect_phrase(row) == phrase
 
 
-def test_plural() -> None:
-    nouns = ["patch", "scratch", "inclusion", "assay", "body", "mass"]
-    assert [plural(noun) for noun in nouns] == ["patches", "scratches", "inclusions", "assays", "bodies", "masses"]
-
-
-@pytest.mark.parametrize(
-    ("noun", "many"),
-    [
-        ("foreign body", "foreign bodies"),
-        ("broken tooth", "broken teeth"),
-        ("missing leg", "missing legs"),
-        ("loss of material", "losses of material"),
-        ("chip around the edge", "chips around the edge"),
-        ("cut in the outer insulation", "cuts in the outer insulation"),
-        ("rolled in scale mark", "rolled in scale marks"),
-    ],
-)
-def test_plural_of_phrases(noun: str, many: str) -> None:
-    assert plural(noun) == many
-
-
-@pytest.mark.parametrize("phrase", ["a unit", "an hourglass", "an uneven area", "a used part", "an image", "a rail"])
-def test_articles(phrase: str) -> None:
-    assert with_article(phrase.split(" ", 1)[1]) == phrase
-
-
 def test_a_noun_takes_the_place_of_the_class_name() -> None:
     row = attributes(Defect_type="contamination", Polarity="dark", Scale="large")
     assert defect_phrase(row, noun="contaminated spot") == "a large dark contaminated spot"
     assert defect_phrase(row, noun="dark large breakage") == "a dark large breakage"
     many = row | {"Number of Defects": "two"}
-    assert template_sentence(many, "bottle", noun="foreign body").startswith(
-        "Large dark foreign bodies are observed on the bottle."
-    )
+    assert t4(many, "bottle", noun="foreign body").startswith("Large dark foreign bodies are observed on the bottle.")
     answer = diagnosis_turns("bottle", row, None, noun="contaminated spot")[1]["value"]
     assert answer == "Yes, there is a large dark contaminated spot in the top left of the bottle."
 
 
 def test_template_sentence_of_one_defect() -> None:
-    assert template_sentence(attributes()) == (
+    assert t4(attributes()) == (
         "A small dark scratch is observed on the steel surface. It has a linear shape. "
         "It extends in a vertical direction. The defect is isolated, consisting of one region, "
         "located at the top left and the middle left. The defect exhibits high saliency."
@@ -132,7 +102,7 @@ def test_template_sentence_of_one_defect() -> None:
 
 def test_template_sentence_of_several_defects() -> None:
     row = BLOWHOLES | {"Shape": "irregular", "Spatial Distribution": "clustered", "Polarity": "neutral"}
-    assert template_sentence(row, "magnetic tile") == (
+    assert t4(row, "magnetic tile") == (
         "Tiny blowholes are observed on the magnetic tile. They have an irregular shape. The defects are clustered, "
         "consisting of three regions, located at the center. The defects exhibit high saliency."
     )
@@ -140,16 +110,16 @@ def test_template_sentence_of_several_defects() -> None:
 
 def test_template_sentence_leaves_out_what_is_unclear() -> None:
     row = attributes(Shape="unclear", Direction="none", Spatial_Distribution="unclear", Position=[])
-    assert template_sentence(row) == (
+    assert t4(row) == (
         "A small dark scratch is observed on the steel surface. The defect consists of one region. "
         "The defect exhibits high saliency."
     )
-    assert "The defects consist of two regions." in template_sentence(row | {"Number of Defects": "two"})
+    assert "The defects consist of two regions." in t4(row | {"Number of Defects": "two"})
 
 
 def test_template_sentence_says_mainly_where_other_cells_hold_some() -> None:
     row = attributes(Position=[["center", 0.6], ["top-right", 0.3], ["top-left", 0.1]])
-    assert "consisting of one region, mainly located at the center and the top right." in template_sentence(row)
+    assert "consisting of one region, mainly located at the center and the top right." in t4(row)
 
 
 CLASSES = yaml.safe_load((files("defect_hub.dataset_scripts.steeldefectx") / "classes.yaml").read_text("utf-8"))
@@ -166,7 +136,7 @@ def test_template_sentences_are_english(name: str, count: str) -> None:
         for shape in SHAPES:
             row = attributes(Defect_type=name, Polarity=polarity, Scale="extensive", Shape=shape)
             row |= {"Number of Defects": count, "Spatial Distribution": "scattered" if many else "isolated"}
-            sentence = template_sentence(row)
+            sentence = t4(row)
             assert not FAULTS.search(sentence), sentence
             assert all((word in sentence) == many for word in plurals)
             assert all((word in sentence) != many for word in singulars)

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import pipeline
+from transformers import AutoModel, AutoProcessor
 
 from defect_hub.cli import main
 from defect_hub.dataset_scripts.steelsynth.generate import generate_sample
-from defect_hub.diagnose import find_images, read_image
+from defect_hub.diagnose import find_images, load_pipeline, read_image
 
 Diagnose = Callable[..., int]
 
@@ -53,12 +53,15 @@ def truncated_jpeg(path: Path) -> Path:
 def test_report_holds_what_the_pipeline_says(
     diagnose: Diagnose, images: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    reference = images / "b.png"
-    arguments = ["--reference", reference, reference, "--object", "magnetic tile", "--threshold", "0.3"]
+    reference, copies = images / "b.png", tmp_path / "references"
+    copies.mkdir()
+    for name in ("one.png", "two.png"):
+        shutil.copy(reference, copies / name)
+    arguments = ["--reference", copies, "--object", "magnetic tile", "--threshold", "0.3"]
     assert diagnose(images, images / "a.jpg", *arguments) == 0
     found = rows(tmp_path / "report")
     assert [row["file"] for row in found] == [str(images / name) for name in ("a.jpg", "b.png", "deep/c.PNG")]
-    pipe = pipeline("defect-diagnosis", model=str(tiny_checkpoint))
+    pipe = load_pipeline(str(tiny_checkpoint))
     references = [Image.open(reference)] * 2
     expected = pipe(
         Image.open(images / "a.jpg"), reference_images=references, object_name="magnetic tile", threshold=0.3
@@ -66,6 +69,9 @@ def test_report_holds_what_the_pipeline_says(
     assert found[0]["description"] == expected["description"] != ""
     assert found[0]["score"] == pytest.approx(expected["score"])
     assert found[0]["threshold"] == 0.3
+    assert found[0]["score_std"] == pytest.approx(0, abs=1e-6), "the two references are one image"
+    assert found[0]["text_source"] == "language model"
+    assert found[0]["attributes"] == expected["attributes"]
     mask = np.asarray(Image.open(tmp_path / "report" / found[0]["mask"]))
     assert np.array_equal(mask, expected["mask"])
     output = capsys.readouterr().out.splitlines()
@@ -80,10 +86,38 @@ def test_report_holds_what_the_pipeline_says(
 def test_without_text_and_at_the_calibrated_threshold(diagnose: Diagnose, images: Path, tmp_path: Path) -> None:
     assert diagnose(images / "a.jpg", "--no-describe") == 0
     (row,) = rows(tmp_path / "report")
-    assert row["description"] == ""
+    assert row["description"] == row["template_sentence"] != ""
+    assert row["text_source"] == "template"
+    assert row["score_std"] is None
     assert row["threshold"] == 0.25
     page = (tmp_path / "report/index.html").read_text()
-    assert "0.250, calibrated by f1_max on 2 normal and 3 defective images" in page
+    assert "0.250, calibrated by the highest F1 on 2 normal and 3 defective images" in page
+
+
+def test_references_saved_with_the_model(
+    diagnose: Diagnose, images: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = AutoModel.from_pretrained(tiny_checkpoint, memory_capacity=2, memory_banks=["tile", "empty"])
+    processor = AutoProcessor.from_pretrained(tiny_checkpoint)
+    model.remember(processor.pixel_values([read_image(images / name) for name in ("b.png", "deep/c.PNG")]), "tile")
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "filled")
+    arguments = ["--model", tmp_path / "filled", "--no-describe"]
+    references = ["--reference", images / "b.png", images / "deep/c.PNG"]
+    assert diagnose(images / "a.jpg", *arguments, *references) == 0
+    (expected,) = rows(tmp_path / "report")
+    assert diagnose(images / "a.jpg", *arguments, "--memory-bank", "tile") == 0
+    (found,) = rows(tmp_path / "report")
+    assert found["score"] == pytest.approx(expected["score"], abs=1e-3)
+    assert len(found["reference_scores"]) == 2
+    assert "memory bank tile (2 normal references)" in (tmp_path / "report/index.html").read_text()
+    capsys.readouterr()
+    for name, message in (("empty", "--memory-bank empty: is empty. Fill it"), ("other", "memory bank 'other': this")):
+        assert diagnose(images / "a.jpg", *arguments, "--memory-bank", name) == 2
+        assert capsys.readouterr().err.startswith(f"error: {message}")
+    with pytest.raises(SystemExit):
+        diagnose(images / "a.jpg", *references, "--memory-bank", "tile")
+    assert "not allowed with argument --reference" in capsys.readouterr().err
 
 
 def test_bad_images_are_rows_and_the_others_are_diagnosed(
@@ -120,7 +154,7 @@ def test_bad_images_are_rows_and_the_others_are_diagnosed(
     [
         (["missing.png"], "missing.png: image: does not exist. Check the path"),
         (["empty"], "empty: folder: holds no image (.bmp"),
-        (["images", "--reference", "missing.png"], "missing.png: image: cannot be used ("),
+        (["images", "--reference", "missing.png"], "missing.png: image: does not exist. Check the path"),
         (["images", "--threshold", "1.5"], "--threshold 1.5: is outside 0 to 1."),
         (["images", "--threshold", "nan"], "--threshold nan: is outside 0 to 1."),
         (["images", "--model", "nowhere"], "nowhere: model: is neither a folder nor a Hub id like org/name."),

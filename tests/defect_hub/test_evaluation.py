@@ -191,6 +191,9 @@ def test_few_shot_draws_give_mean_and_deviation(evaluate: Evaluate, steelsynth: 
     html = (tmp_path / "out/index.html").read_text()
     assert "over 2 draws of references" in html
     assert "Draw 1 of 2." in html
+    spreads = [draw["metrics"]["score_std"]["value"] for draw in found["draws"]]
+    assert 0 < np.mean(spreads) == pytest.approx(found["metrics"]["score_std"]["value"])
+    assert "<tr><td>Score deviation<small>" in html
 
 
 def test_references_given_as_files(evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -295,6 +298,18 @@ def test_the_split_a_model_was_trained_on_is_told(evaluate: Evaluate, val: datas
     assert "These images served the model&#x27;s training:" in (tmp_path / "out/index.html").read_text()
 
 
+def test_the_split_that_thresholds_were_measured_on_later_is_told(
+    evaluate: Evaluate, val: datasets.Dataset, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(EMBEDDED_CHECKPOINT, checkpoint)
+    config = json.loads((checkpoint / "processor_config.json").read_text())
+    config["calibration"]["zero_shot"]["image"]["data_fingerprint"] = data_fingerprint(val)
+    (checkpoint / "processor_config.json").write_text(json.dumps(config))
+    assert evaluate("--no-describe", "--model", checkpoint) == 0
+    assert report(tmp_path)["warnings"][-1].startswith("These images served the model's calibration:")
+
+
 def test_a_model_without_record_may_have_seen_the_images() -> None:
     assert warnings("steelsynth", "0", None) == [
         "The checkpoint does not say what it was trained on: it may have seen these images."
@@ -311,7 +326,7 @@ def test_a_model_without_record_may_have_seen_the_images() -> None:
         (["--draws", "0"], "--draws 0: is below 1"),
         (["--shots", "-1"], "--shots -1: is below 0"),
         (["--shots", "999"], "999 references: the split has"),
-        (["--reference", "missing.png"], "missing.png: image: cannot be used ("),
+        (["--reference", "missing.png"], "missing.png: image: does not exist. Check the path"),
     ],
 )
 def test_bad_input_is_one_line(

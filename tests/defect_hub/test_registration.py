@@ -11,6 +11,7 @@ FIRST = {
     "pipelines": "from transformers import pipeline",
     "model file": "import defect_hub.modeling.modeling_spgdd_gpt",
     "processor file": "import defect_hub.modeling.processing_spgdd_gpt",
+    "files that others need": "import defect_hub.modeling.mask_attributes, defect_hub.modeling.vv_clip",
 }
 USE = """
 import defect_hub

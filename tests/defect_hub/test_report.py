@@ -13,6 +13,19 @@ from defect_hub.report_page import RunFacts
 WIDTH, HEIGHT = 48, 32
 FACTS = RunFacts("acme/model", "steel <surface>", "0.500, calibrated", (Image.new("RGB", (64, 64)),), "2026-01-01")
 
+ATTRIBUTES = {
+    "number": 1,
+    "position": [["top-left", 0.7], ["center", 0.2], ["top-center", 0.06], ["top-right", 0.04]],
+    "scale": "small",
+    "scale_ratio": 16 / (WIDTH * HEIGHT),
+    "shape": "circular",
+    "direction": "none",
+    "distribution": "isolated",
+    "polarity": "dark",
+    "saliency": "medium",
+    "contrast": -20.4,
+}
+
 
 def record(score: float = 0.9, description: str = "Yes, a <pit>.", claims: tuple[str, ...] = ()) -> dict[str, Any]:
     anomaly_map = np.zeros((HEIGHT, WIDTH), np.float32)
@@ -25,7 +38,10 @@ def record(score: float = 0.9, description: str = "Yes, a <pit>.", claims: tuple
         "anomaly_map": anomaly_map,
         "mask": ((anomaly_map > 0.5) * 255).astype(np.uint8),
         "regions": [{"box": [4, 4, 4, 4], "area_px": 16, "position": "top-left", "score": score}] * is_defective,
+        "score_std": 0.0125 if is_defective else None,
+        "attributes": ATTRIBUTES if is_defective else None,
         "description": description,
+        "text_source": "language model" if is_defective else "template",
         "unsupported_claims": list(claims),
     }
 
@@ -66,7 +82,8 @@ def test_rows_and_files_belong_together(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "report/results.jsonl").read_text().splitlines()]
     assert [row["file"] for row in rows] == ["a/same.png", "a/<bad>.png", "b/same.png"]
     assert rows[1] == {"file": "a/<bad>.png", "error": "a/<bad>.png: image: broken"}
-    assert rows[0]["regions"] == record()["regions"]
+    for field in ("regions", "attributes", "score_std", "text_source"):
+        assert rows[0][field] == record()[field]
     assert (rows[0]["width"], rows[0]["height"]) == (WIDTH, HEIGHT)
     for row, expected in ((rows[0], record()), (rows[2], record(0.125))):
         mask = np.asarray(Image.open(tmp_path / "report" / row["mask"]))
@@ -95,6 +112,16 @@ def test_page_is_self_contained_well_formed_and_escaped(tmp_path: Path) -> None:
     assert "steel &lt;surface&gt;" in html
     assert "the map shows &lt;1&gt;" in html
     assert html.count("Not borne out by the heat map") == 1
+    assert html.count("<small>(by the language model)</small>") == html.count("<small>(composed from the mask)") == 1
+    assert "Score 0.900 ± 0.013, threshold 0.500 · 1 region, 16 px (top left)" in html
+    assert "Score 0.125, threshold 0.500 · no region marked" in html
+    for name, value in (
+        ("Position", "top left 70%, center 20%, top center 6%, ..."),
+        ("Scale", "small, 1.04% of the image"),
+        ("Form", "circular, isolated"),
+        ("Contrast", "dark, medium saliency (-20 gray levels)"),
+    ):
+        assert html.count(f"<dt>{name}</dt><dd>{value}</dd>") == 1
     for label in ("All 3", "Defective 1", "Normal 1", "Failed 1"):
         assert f">{label}</button>" in html
 

@@ -59,19 +59,19 @@ def request_of(images):
 def record_of(model, processor, image, **options):
     """What the model says without the endpoint."""
     outputs = model.diagnose(**processor(images=image, **options), max_new_tokens=6)
-    return processor.post_process_diagnosis(outputs, target_sizes=[(image.height, image.width)])[0]
+    return processor.post_process_diagnosis(outputs, images=[image], object_names=options["object_names"])[0]
 
 
 @pytest.mark.parametrize("references", [0, 2])
 def test_answer_is_the_record_as_json(handler, model, processor, images, request_of, references):
-    given = images[2 : 2 + references]
+    given = images[2 : 2 + references] or None
     options = {"text": "Any scratch?", "object_names": "magnetic tile", "reference_images": given}
     expected = record_of(model, processor, images[1], **options)
     answer = handler(
         request_of(
             question="Any scratch?",
             object_name="magnetic tile",
-            reference_images=[encoded(image) for image in given],
+            reference_images=given and [encoded(image) for image in given],
             max_new_tokens=6,
             threshold=None,
         )
@@ -87,11 +87,20 @@ def test_answer_is_the_record_as_json(handler, model, processor, images, request
 
 def test_parameters_reach_model_and_processor(handler, request_of):
     silent = handler(request_of(describe=False, threshold=1.0))
-    assert (silent["description"], silent["is_defective"], silent["threshold"]) == ("", False, 1.0)
+    assert (silent["is_defective"], silent["threshold"]) == (False, 1.0)
+    assert silent["description"] == "No, the steel surface shows no defect."
+    assert silent["text_source"] == "template"
     assert not decoded(silent["mask"]).any()
     full = handler(request_of(describe=False, threshold=0, pixel_threshold=0))
     assert decoded(full["mask"]).all()
     assert [region["box"] for region in full["regions"]] == [[0, 0, full["width"], full["height"]]]
+    assert (full["attributes"]["scale"], full["attributes"]["scale_ratio"]) == ("extensive", 1.0)
+    assert full["attributes"]["polarity"] == "neutral"
+
+
+def test_few_shot_without_a_reference_is_refused(handler, request_of):
+    with pytest.raises(ValueError, match="reference_images: an empty list"):
+        handler(request_of(reference_images=[]))
 
 
 def test_every_way_to_send_an_image(handler, images):

@@ -93,8 +93,8 @@ def assert_starts_as_designed(model):
     expected = torch.tensor([[-slope], [slope]]).expand(-1, direct.in_channels)
     assert torch.equal(direct.weight.flatten(1), expected.to(direct.weight))
     assert direct.bias.tolist() == [-RARE_CLASS_LOGIT, RARE_CLASS_LOGIT]
-    assert new.memory.fill_count == 0
-    assert new.memory.recall() is None
+    assert model.bank_size() == 0
+    assert not new.memory.banks["default"].features.any()
     random = [*new.focuser.projections, new.detection_head.conv_in, new.adapter.prompts, *new.adapter.children()]
     for module in random:
         assert 0.01 < module.weight.std() < 0.03
@@ -136,16 +136,17 @@ def test_references_and_bank_agree_and_are_saved(tiny_checkpoint, tmp_path, proc
     references = processor.pixel_values(images[2:4])
     model = AutoModel.from_pretrained(tiny_checkpoint, memory_capacity=3, ignore_mismatched_sizes=True)
     given = model.diagnose(**inputs, reference_pixel_values=references[None], describe=False)
-    zero_shot = model.diagnose(**inputs, describe=False)
     model.remember(references)
-    remembered = model.diagnose(**inputs, describe=False)
+    zero_shot = model.diagnose(**inputs, describe=False)
+    remembered = model.diagnose(**inputs, memory_bank="default", describe=False)
     assert (given.num_references, zero_shot.num_references, remembered.num_references) == (2, 0, 2)
     assert not torch.allclose(given.anomaly_maps, zero_shot.anomaly_maps, atol=1e-3)
     torch.testing.assert_close(remembered.anomaly_maps, given.anomaly_maps)
     model.save_pretrained(tmp_path)
     loaded = AutoModel.from_pretrained(tmp_path)
     assert_same_tensors(loaded, model)
-    assert torch.equal(loaded.diagnose(**inputs, describe=False).anomaly_maps, remembered.anomaly_maps)
+    again = loaded.diagnose(**inputs, memory_bank="default", describe=False)
+    assert torch.equal(again.anomaly_maps, remembered.anomaly_maps)
 
 
 def test_the_error_of_a_small_bank_tells_how_to_enlarge_it(tiny_checkpoint, tmp_path, processor, images):
@@ -153,12 +154,12 @@ def test_the_error_of_a_small_bank_tells_how_to_enlarge_it(tiny_checkpoint, tmp_
     small.remember(processor.pixel_values(images[:1]))
     small.save_pretrained(tmp_path)
     remedy = r"from_pretrained\(..., memory_capacity=3, ignore_mismatched_sizes=True\)"
-    with pytest.raises(ValueError, match=f"3 references exceed the bank's memory_capacity of 1; .*{remedy}"):
+    with pytest.raises(ValueError, match=f"3 references exceed the memory_capacity of 1 images; .*{remedy}"):
         small.remember(processor.pixel_values(images[:3]))
     enlarged = AutoModel.from_pretrained(tmp_path, memory_capacity=3, ignore_mismatched_sizes=True)
-    assert enlarged.model.memory.recall() is None
+    assert enlarged.bank_size() == 0
     enlarged.remember(processor.pixel_values(images[:3]))
-    assert enlarged.model.memory.recall()[0].shape[:2] == (1, 3)
+    assert enlarged.bank_size() == 3
 
 
 @pytest.mark.parametrize("matching", ["aligned", "nearest"])
@@ -245,12 +246,122 @@ def test_image_score(tiny_checkpoint, inputs, image_score):
     torch.testing.assert_close(output.image_scores, expected)
 
 
-def test_precomputed_text_features_equal_prompts(model, inputs):
-    expected = model.diagnose(**inputs, describe=False)
+def test_precomputed_features_equal_images_and_prompts(model, processor, images, inputs):
+    references = processor.pixel_values(images[2:4])[None]
+    expected = model.diagnose(**inputs, reference_pixel_values=references, describe=False)
     with torch.no_grad():
-        features = encode_prompts(model.model.clip, inputs.pop("prompt_input_ids"))
-    found = model.diagnose(**inputs, text_features=features, describe=False)
-    assert torch.equal(found.anomaly_maps, expected.anomaly_maps)
+        cls, local = model.encode_images(inputs["pixel_values"])
+        features = {
+            "text_features": model.encode_texts(inputs["prompt_input_ids"]),
+            "cls_features": cls,
+            "local_features": local,
+            "reference_features": model.encode_references(references),
+        }
+    found = model.diagnose(**features, describe=False)
+    torch.testing.assert_close(found.anomaly_maps, expected.anomaly_maps)
+    torch.testing.assert_close(found.image_scores, expected.image_scores)
+    torch.testing.assert_close(found.reference_scores, expected.reference_scores)
+
+
+def test_texts_are_encoded_once_until_the_encoder_changes(model, inputs):
+    prompts, calls = inputs["prompt_input_ids"], []
+    model.model.clip.text_model.register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        first = model.encode_texts(prompts)
+        again = model.encode_texts(prompts.flip(0))
+        assert len(calls) == 1
+        assert torch.equal(again, first.flip(0))
+        torch.testing.assert_close(first, encode_prompts(model.model.clip, prompts))
+        calls.clear()
+        model.model.clip.text_projection.weight.mul_(-1)
+        torch.testing.assert_close(model.encode_texts(prompts), -first)
+        model.double().encode_texts(prompts)
+    assert len(calls) == 2
+    model.encode_texts(prompts).sum().backward()
+    assert model.model.clip.text_projection.weight.grad.any()
+
+
+def test_the_score_with_each_reference_in_the_place_of_the_best(model, processor, images, inputs):
+    references = processor.pixel_values([images[2], images[2], images[3]])[None]
+    output = model.diagnose(**inputs, reference_pixel_values=references, describe=False)
+    scores = output.reference_scores
+    assert scores.shape == (2, 3)
+    torch.testing.assert_close(scores[:, 0], scores[:, 1])
+    assert (scores[:, 0] - scores[:, 2]).abs().min() > 1e-3
+    assert ((scores - output.image_scores[:, None]).abs().amin(dim=1) < 1e-6).all()
+    single = model.diagnose(**inputs, reference_pixel_values=references[:, :1], describe=False)
+    assert single.reference_scores is None
+
+
+def test_a_batch_of_which_some_have_references(model, processor, images, inputs):
+    references = processor.pixel_values(images[2:4])[None]
+    with torch.no_grad():
+        mixed = model(**inputs, reference_pixel_values=references, has_references=torch.tensor([True, False]))
+        few_shot, zero_shot = model(**inputs, reference_pixel_values=references), model(**inputs)
+    torch.testing.assert_close(mixed.anomaly_maps[0], few_shot.anomaly_maps[0])
+    torch.testing.assert_close(mixed.anomaly_maps[1], zero_shot.anomaly_maps[1])
+    assert not torch.allclose(few_shot.anomaly_maps[1], zero_shot.anomaly_maps[1], atol=1e-3)
+
+
+def test_rotated_copies_join_the_references(tiny_checkpoint, processor, images, inputs):
+    model = AutoModel.from_pretrained(tiny_checkpoint, reference_rotations=[90, 270], memory_capacity=3)
+    reference = processor.pixel_values(images[2:3])
+    turned = torch.cat([reference, *(torch.rot90(reference, turn, dims=(-2, -1)) for turn in (1, 3))])
+    found = model.diagnose(**inputs, reference_pixel_values=reference[None], describe=False)
+    model.remember(reference)
+    banked = model.diagnose(**inputs, memory_bank="default", describe=False)
+    model.config.reference_rotations = []
+    expected = model.diagnose(**inputs, reference_pixel_values=turned[None], describe=False)
+    assert found.num_references == banked.num_references == 3
+    for output in (found, banked):
+        torch.testing.assert_close(output.anomaly_maps, expected.anomaly_maps)
+
+
+def test_a_complete_checkpoint_loads_as_a_detector(tiny_checkpoint, tmp_path, model, inputs):
+    expected = model.diagnose(**inputs, describe=False)
+    detector, report = AutoModel.from_pretrained(tiny_checkpoint, has_language_model=False, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert detector.config.num_image_tokens == 0
+    assert detector.num_parameters() < 0.8 * model.num_parameters()
+    detector.save_pretrained(tmp_path)
+    for light in (detector, AutoModel.from_pretrained(tmp_path)):
+        found = light.diagnose(inputs["pixel_values"], prompt_input_ids=inputs["prompt_input_ids"])
+        assert found.sequences is None
+        assert torch.equal(found.anomaly_maps, expected.anomaly_maps)
+        assert torch.equal(found.image_scores, expected.image_scores)
+
+
+def test_in_half_precision_the_visual_half_stays_in_float32(tiny_checkpoint, model, inputs):
+    half = AutoModel.from_pretrained(tiny_checkpoint, dtype=torch.float16)
+    dtypes = {name.split(".")[1]: parameter.dtype for name, parameter in half.named_parameters()}
+    assert dtypes.pop("language_model") == torch.float16
+    assert set(dtypes.values()) == {torch.float32}
+    expected, found = (each.diagnose(**inputs, min_new_tokens=4, max_new_tokens=4) for each in (model, half))
+    torch.testing.assert_close(found.anomaly_maps, expected.anomaly_maps)
+    assert found.sequences.shape == (2, 4)
+
+
+def test_named_banks_are_saved_and_asked_by_name(tiny_checkpoint, tmp_path, processor, images, inputs):
+    banks = {"magnetic tile": images[2:4], "steel surface": images[4:5]}
+    model = AutoModel.from_pretrained(tiny_checkpoint, memory_banks=list(banks), memory_capacity=2)
+    for name, references in banks.items():
+        model.remember(processor.pixel_values(references), name)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModel.from_pretrained(tmp_path)
+    for name, references in banks.items():
+        given = model.diagnose(
+            **inputs, reference_pixel_values=processor.pixel_values(references)[None], max_new_tokens=4
+        )
+        found = loaded.diagnose(**inputs, memory_bank=name, max_new_tokens=4)
+        assert found.num_references == len(references)
+        torch.testing.assert_close(found.anomaly_maps, given.anomaly_maps)
+        assert torch.equal(found.sequences, given.sequences)
+        generated = loaded.generate(**inputs, memory_bank=name, max_new_tokens=4)
+        assert torch.equal(generated[:, inputs["input_ids"].shape[1] :], given.sequences)
+    assert loaded.diagnose(**inputs, describe=False).num_references == 0
+    other = AutoModel.from_pretrained(tmp_path, memory_banks=["magnetic tile", "weld"])
+    assert (other.bank_size("magnetic tile"), other.bank_size("weld")) == (2, 0)
 
 
 # Training
@@ -282,6 +393,43 @@ def test_total_loss_is_the_weighted_sum(tiny_checkpoint, training_batch):
         0.5 * parts["text"] + 2 * parts["tddf"] + 2 * 0.25 * parts["sep"] + 3 * parts["pixel"] + 0.7 * parts["align"]
     )
     torch.testing.assert_close(output.loss, expected)
+
+
+def test_autocast_leaves_texts_and_distances_in_float32(model, training_batch):
+    """What is kept from a training with autocast is what a fresh float32 model computes."""
+    model.model.clip.requires_grad_(False)
+    prompts = training_batch["prompt_input_ids"]
+    with torch.autocast("cpu", torch.bfloat16):
+        detection = model.model.detect(training_batch["pixel_values"], prompts)
+    assert detection.d_normal.dtype == torch.float32
+    torch.testing.assert_close(model.encode_texts(prompts), encode_prompts(model.model.clip, prompts))
+    expected = model.model.detect(training_batch["pixel_values"], prompts)
+    found, wanted = (each.d_normal - each.d_abnormal for each in (detection, expected))
+    assert torch.corrcoef(torch.stack([found.flatten(), wanted.flatten()]))[0, 1] > 0.999
+
+
+def test_without_focuser_the_contrast_takes_its_place(tiny_checkpoint, training_batch):
+    model = AutoModel.from_pretrained(tiny_checkpoint, focuser="cosine", alignment_weight=0.0, beta=2.0, alpha=1.0)
+    output = model(**training_batch)
+    parts = output.losses
+    assert parts.keys() == {"pixel", "contrast", "text"}
+    torch.testing.assert_close(output.loss, parts["pixel"] + 2 * parts["contrast"] + parts["text"])
+    cosine = model.model.detect(training_batch["pixel_values"], training_batch["prompt_input_ids"])
+    assert cosine.d_normal.min() >= 0
+    assert cosine.d_normal.max() <= 2
+
+
+def test_without_adapter_the_map_is_the_mean(tiny_checkpoint, inputs):
+    model = AutoModel.from_pretrained(
+        tiny_checkpoint, detection_head="mean", num_prompt_tokens=0, ignore_mismatched_sizes=True
+    ).eval()
+    assert not list(model.model.detection_head.parameters())
+    with torch.no_grad():
+        detection = model.model.detect(inputs["pixel_values"], inputs["prompt_input_ids"])
+    mean = (detection.d_normal - detection.d_abnormal).mean(dim=1).unflatten(-1, (15, 15))
+    expected = torch.nn.functional.interpolate(mean[:, None], size=(240, 240), mode="bilinear")[:, 0]
+    found = detection.mask_logits[:, 1] - detection.mask_logits[:, 0]
+    torch.testing.assert_close(found, 2 * (DIRECT_SLOPE * expected + RARE_CLASS_LOGIT))
 
 
 def test_images_without_pixel_annotation_teach_only_verdict_and_text(model, training_batch):
@@ -322,11 +470,71 @@ def test_text_given_twice_or_never(model, inputs):
         model.diagnose(**inputs)
 
 
+def test_references_that_do_not_fit(model, processor, images, inputs):
+    three = processor.pixel_values(images[:3])
+    with pytest.raises(ValueError, match=r"references for 3 images, 1 each: give .* with B=2"):
+        model.diagnose(**inputs, reference_pixel_values=three[:, None])
+    with pytest.raises(ValueError, match="hold no image; give at least one, or None for zero-shot"):
+        model.diagnose(**inputs, reference_pixel_values=three[None, :0])
+    with pytest.raises(ValueError, match="one of reference_pixel_values, reference_features and memory_bank"):
+        model.diagnose(**inputs, reference_pixel_values=three[None], memory_bank="default")
+
+
+def test_masks_that_do_not_fit(model, training_batch):
+    training_batch["masks"][1, 0, 0] = 255
+    with pytest.raises(ValueError, match="masks hold 255; give 0, 1, or -100"):
+        model(**training_batch)
+    training_batch["masks"] = torch.zeros(2, 60, 80)
+    with pytest.raises(ValueError, match=r"masks is of shape \(2, 60, 80\); give \(2, 240, 240\)"):
+        model(**training_batch)
+
+
+def test_one_objects_texts_serve_a_batch(model, inputs):
+    inputs["prompt_input_ids"] = inputs["prompt_input_ids"][:1]
+    shared = model.diagnose(**inputs, describe=False)
+    inputs["prompt_input_ids"] = inputs["prompt_input_ids"].expand(2, -1, -1, -1)
+    torch.testing.assert_close(shared.anomaly_maps, model.diagnose(**inputs, describe=False).anomaly_maps)
+
+
+def test_a_misspelt_argument_is_no_zero_shot(model, inputs, processor, images):
+    with pytest.raises(ValueError, match="reference_pixel_value: no argument of `diagnose` or `generate`"):
+        model.diagnose(**inputs, reference_pixel_value=processor.pixel_values(images[:1])[None], describe=False)
+
+
+def test_values_that_are_not_finite_are_traced(model, inputs):
+    with torch.no_grad():
+        model.model.focuser.projections[0].weight[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"focuser.projections.0.weight: this weight holds NaN or infinity"):
+        model.diagnose(**inputs)
+    inputs["pixel_values"][0, 0, 0, 0] = torch.inf
+    with pytest.raises(ValueError, match="the values of the images are not finite"):
+        model.diagnose(**inputs)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"image_token_id": 512}, "image_token_id=512: text_config has a vocabulary of 512"),
+        ({"reference_rotations": [45]}, r"reference_rotations=\[45\]: give different degrees of 90, 180, 270"),
+        ({"memory_banks": ["a", "a"]}, r"memory_banks=\['a', 'a'\]: give a list of different names without dots"),
+        ({"memory_banks": "tile"}, "memory_banks='tile': give a list"),
+        ({"num_prompt_tokens": -1}, "num_prompt_tokens=-1: give a number from 0"),
+        (
+            {"clip_config": {"vision_config": {"image_size": 240, "patch_size": 14}}, "feature_blocks": [12]},
+            "image_size 240 is no multiple of patch_size 14",
+        ),
+    ],
+)
+def test_parts_that_disagree(fields, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_config(**fields)
+
+
 def test_ids_and_embeddings_exclude_each_other(model, inputs):
     embeds = torch.zeros(2, 4, model.config.text_config.hidden_size)
     with pytest.raises(ValueError, match="exactly one of input_ids and inputs_embeds"):
         model(input_ids=inputs["input_ids"], inputs_embeds=embeds)
-    with pytest.raises(ValueError, match="pixel_values need input_ids"):
+    with pytest.raises(ValueError, match="images need input_ids"):
         model(inputs_embeds=embeds, pixel_values=inputs["pixel_values"])
 
 
@@ -336,7 +544,7 @@ def test_impossible_feature_blocks(blocks):
         tiny_config(feature_blocks=blocks)
 
 
-@pytest.mark.parametrize("field", ["vv_mode", "memory_matching", "image_score"])
+@pytest.mark.parametrize("field", ["vv_mode", "memory_matching", "image_score", "focuser", "detection_head"])
 def test_unknown_choice_is_named(field):
     with pytest.raises(ValueError, match=f"{field}='other': choose one of "):
         tiny_config(**{field: "other"})

@@ -1,22 +1,19 @@
 """A publication in a process of its own, which a test may kill; it starts quickly, forked from a prepared server."""
 
 import os
-from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 
 from huggingface_hub import constants
 
 from defect_hub.publishing.staged import Staged
 from defect_hub.publishing.upload import Target, publish
+from tests.fork_server import forked
 from tests.hub.server import LocalHub
-
-_CONTEXT = get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["pytest", __name__])
 
 
 def publisher(hub: LocalHub, staged: Staged, target: Target, max_operations: int) -> ForkServerProcess:
     """Return a process, not started yet, that publishes."""
-    return _CONTEXT.Process(target=_publish, args=(hub.url, hub.token, staged, target, max_operations))
+    return forked(_publish, hub.url, hub.token, staged, target, max_operations)
 
 
 def _publish(url: str, token: str, staged: Staged, target: Target, max_operations: int) -> None:

@@ -20,7 +20,7 @@ def test_embedding_halves_the_weights_and_drops_the_code(tiny_checkpoint, tmp_pa
     assert (tmp_path / "embedded/README.md").read_text() == model_card(tmp_path / "embedded")
     loaded = AutoModel.from_pretrained(tmp_path / "embedded")
     assert loaded.dtype == torch.float32
-    assert loaded.model.memory.fill_count.dtype == torch.long
+    assert loaded.model.clip.vision_model.embeddings.position_ids.dtype == torch.long
     for name, value in model.state_dict().items():
         expected = value.half().float() if value.is_floating_point() else value
         assert torch.equal(loaded.state_dict()[name], expected), name

@@ -88,7 +88,8 @@ def test_outputs_show_the_record(app: dict, pipe) -> None:
     assert original.size == marked.size == mask.size == (row["width"], row["height"])
     assert 'class="verdict defective"' in verdict
     assert f"score {row['score']:.3f}, threshold 0.000" in verdict
-    assert description == expected["description"]
+    assert description.value == expected["description"]
+    assert description.label == "Description (by the language model)"
     assert claims.visible == bool(expected["unsupported_claims"])
     json.dumps(row)
 

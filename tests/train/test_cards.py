@@ -11,6 +11,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
+from transformers import AutoModel, AutoProcessor
 
 from defect_hub.embedded import EMBEDDED_CHECKPOINT
 from defect_hub.train.cards import model_card
@@ -96,6 +97,22 @@ def test_weights_that_are_not_here_are_named(folder):
     assert "| clip | [org/clip](https://huggingface.co/org/clip) | `0123` |" in section(card, "Base models")
 
 
+def test_origins_of_converted_weights_are_named(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["converted_from"] = {
+        "clip": {"file": "weights.pt", "sha256": "1" * 64},
+        "language_model": {"repo_id": "org/llama", "revision": "0123"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    card = ModelCard(model_card(folder, "org/model"))
+    assert card.data.base_model == ["org/llama"]
+    assert f"| clip | weights.pt | `{'1' * 64}` |" in section(card, "Base models")
+    link = "[org/llama](https://huggingface.co/org/llama)"
+    assert f"| language_model | {link} | `0123` |" in section(card, "Base models")
+    trained = card_of(folder, replace(RUN, base_models=[BaseModel("org/llama", None, version="0123")]))
+    assert f"| this run | {link} at `0123` | not stated |" in section(trained, "Base models")
+
+
 def test_only_what_was_measured_is_stated(folder):
     assert section(card_of(folder, RUN), "Cost") == "- Times: not recorded.\n\n"
     whole = Cost(training_seconds=12.5, first_step=0, last_step=40, evaluation_seconds=2.0, carbon_kg=0.1)
@@ -117,6 +134,19 @@ def test_calibration_says_which_images(folder):
     assert "a part, held out of training, of the split" in section(card_of(folder, held_out), "Calibration")
     unknown = replace(RUN, uses=RUN.uses[:1])
     assert "Which images they are is not recorded." in section(card_of(folder, unknown), "Calibration")
+
+
+def test_a_later_calibration_names_its_own_images(folder):
+    path = folder / "processor_config.json"
+    record = json.loads(path.read_text())
+    later = {"method": "quantile", "quantile": 0.99, "data": "own tiles", "split": "train", "n_anomalous": 0}
+    for levels in record["calibration"].values():
+        for leaf in levels.values():
+            leaf |= later
+    path.write_text(json.dumps(record))
+    calibration = section(card_of(folder, RUN), "Calibration")
+    assert "| zero-shot | image | 0.2500 | quantile 0.99 | 2 | 0 |" in calibration
+    assert "The images are the split `train` of own tiles." in calibration
 
 
 def test_folder_without_record_claims_nothing(folder):
@@ -195,6 +225,37 @@ def test_examples_run(folder, images, monkeypatch, capsys, calibrated):
         reports.append(capsys.readouterr().out)
     assert reports[0] == reports[1]
     assert re.match(r"(True|False) 0\.\d+", reports[0])
+
+
+@pytest.fixture
+def detector(tiny_checkpoint, tmp_path):
+    copy = tmp_path / "detector"
+    model = AutoModel.from_pretrained(tiny_checkpoint, has_language_model=False)
+    processor = AutoProcessor.from_pretrained(tiny_checkpoint)
+    processor.num_image_tokens = model.config.num_image_tokens
+    for part in (model, processor):
+        part.save_pretrained(copy)
+    return copy
+
+
+def test_a_detector_claims_no_language_model(detector, monkeypatch, capsys):
+    card = card_of(detector, RUN)
+    assert card.data.pipeline_tag == "image-segmentation"
+    assert ModelCard(model_card(EMBEDDED_CHECKPOINT)).data.pipeline_tag == "image-text-to-text"
+    assert "max_new_tokens" not in card.text
+    assert "unsupported_claims" not in card.text
+    assert "without a language model" in card.text
+    assert "generated text" not in card.text
+    for name in ("image", "ok1", "ok2"):
+        Image.radial_gradient("L").resize((60, 50)).save(detector / f"{name}.jpg")
+    monkeypatch.chdir(detector)
+    reports = []
+    for block in python_blocks(card.text):
+        exec(block, {})
+        reports.append(capsys.readouterr().out)
+    assert len(reports) == 2
+    assert reports[0] == reports[1]
+    assert "steel surface" in reports[0]
 
 
 @pytest.mark.slow

@@ -2,9 +2,19 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics
+from transformers import AutoModel
 
 from defect_hub.evaluate_metrics.kernels import UndefinedMetricError, aupro
-from defect_hub.train.evaluation import data_fingerprint, evaluate_diagnosis, joined, pixel_target, score_split
+from defect_hub.train.evaluation import (
+    Prediction,
+    Reference,
+    data_fingerprint,
+    evaluate_diagnosis,
+    evaluate_objects,
+    joined,
+    pixel_target,
+    score_split,
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,24 +56,57 @@ def test_metrics_equal_scikit_learn(model, processor, rows, references, few_shot
     assert found["pixel_iou_max"] == pytest.approx(found["pixel_f1_max"] / (2 - found["pixel_f1_max"]))
     assert found["image_f1_max"] == pytest.approx(best_f1(scores.image_scores, targets))
     assert found["pixel_f1_max"] == pytest.approx(best_f1(pixel_scores, pixel_targets), abs=2e-3)
-    assert scores.descriptions == [report["description"] for report in reports]
+    generated = [report["text_source"] == "language model" for report in reports]
+    assert any(generated)
+    assert scores.descriptions == [
+        report["description"] if own else "" for report, own in zip(reports, generated, strict=True)
+    ]
     assert found["unparsed"] == 1  # an untrained model says neither yes nor no
     assert found["description_accuracy"] == 0
 
 
-def test_thresholds_separate_as_well_as_f1_max_says(model, processor, rows):
-    scores = evaluate_diagnosis(model, processor, rows, describe=False)
-    fingerprint = data_fingerprint(rows)
-    thresholds = scores.thresholds(fingerprint)
-    assert thresholds["image"] | {"value": 0} == {
-        "method": "f1_max",
-        "n_normal": rows["is_defective"].count(False),
-        "n_anomalous": rows["is_defective"].count(True),
-        "data_fingerprint": fingerprint,
-        "value": 0,
-    }
-    verdicts = scores.image_scores >= thresholds["image"]["value"]
-    assert metrics.f1_score(scores.is_defective, verdicts) == pytest.approx(scores.metrics()["image_f1_max"])
+@pytest.mark.parametrize("mode", ["max", "cls", "mean"])
+def test_each_kind_of_image_score_comes_from_one_pass(tiny_checkpoint, processor, rows, mode):
+    other = AutoModel.from_pretrained(tiny_checkpoint, image_score=mode).eval()
+    scores = evaluate_diagnosis(other, processor, rows.select(range(4)), describe=False)
+    assert scores.by_mode.keys() == {"max", "cls", "mean"}
+    np.testing.assert_allclose(scores.by_mode[mode], scores.image_scores, rtol=1e-6)
+
+
+def test_spread_over_single_references(model, processor, rows, references, monkeypatch):
+    assert evaluate_diagnosis(model, processor, rows.select(range(2)), describe=False).score_stds is None
+    alone = torch.tensor([[0.1, 0.3], [0.5, 0.5]])
+    plain = model.diagnose
+
+    def diagnose(**inputs):
+        outputs = plain(**inputs)
+        outputs["reference_scores"] = alone[: len(outputs.image_scores)]
+        return outputs
+
+    monkeypatch.setattr(model, "diagnose", diagnose)
+    scores = evaluate_diagnosis(model, processor, rows.select(range(2)), references, describe=False)
+    np.testing.assert_allclose(scores.score_stds, np.std(alone.numpy(), axis=1, ddof=1), atol=1e-6)
+    assert scores.num_references == len(references)
+    assert joined([scores, scores]).score_stds.shape == (4,)
+
+
+def test_each_object_has_its_own_references(model, processor, rows, references):
+    names = ["plate" if index % 2 else "tile" for index in range(len(rows))]
+    apart = rows.remove_columns("object_name").add_column("object_name", names)
+    shown = [Reference(str(index), frozenset(), image) for index, image in enumerate(references)]
+    seen = []
+    scores = evaluate_objects(
+        model,
+        processor,
+        apart,
+        {"plate": shown[:1], "tile": shown[1:], "none": shown},
+        False,
+        lambda *a: seen.append(a),
+    )
+    assert [row["object_name"] for row, *_ in seen] == sorted(names)
+    plates = apart.select([index for index, name in enumerate(names) if name == "plate"])
+    alone = evaluate_diagnosis(model, processor, plates, references[:1], describe=False)
+    np.testing.assert_allclose(scores.image_scores[: len(plates)], alone.image_scores)
 
 
 IMAGE_METRICS = {"image_auroc", "image_ap", "image_f1_max"}
@@ -86,8 +129,6 @@ def test_metrics_of_one_class_are_left_out_with_the_reason(model, processor, row
         UndefinedMetricError, match=r"aupro_0\.3: all \d+ samples are negative \(normal\)\. Evaluate on"
     ):
         scores.metric("aupro_0.3")
-    with pytest.raises(UndefinedMetricError, match="negative"):
-        scores.thresholds("0" * 16)
 
 
 def test_without_pixel_annotation_image_metrics_remain(model, processor, rows):
@@ -108,7 +149,7 @@ def test_observer_sees_each_image_with_its_map_and_target(rows):
 
     def predict(batch):
         values = torch.tensor([float(row["height"]) for row in batch])
-        return values, torch.stack([torch.tensor([[value, 0.0]]) for value in values]), []
+        return Prediction(values, torch.stack([torch.tensor([[value, 0.0]]) for value in values]), [])
 
     scores = score_split(predict, rows, 5, lambda *found: seen.append(found))
     assert [row["image_id"] for row, *_ in seen] == rows["image_id"][:]

@@ -1,15 +1,21 @@
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import IterableDataset
 
-from defect_hub.train.loop import INTERRUPTED_EXIT_CODE, LoopConfig, checkpoints, learning_rate
-from tests.train.toy_run import ITEMS, run
+from defect_hub.train.checkpoints import checkpoints
+from defect_hub.train.loop import build_accelerator, fit
+from defect_hub.train.loop_config import LoopConfig, learning_rate
+from defect_hub.train.signals import INTERRUPTED_EXIT_CODE
+from tests.train.toy_run import ITEMS, ToyDataset, ToyModel, collate, run
 
 ROOT = Path(__file__).parents[2]
 # 22 items in batches of 2: 11 batches an epoch, which two-fold accumulation does not divide.
@@ -133,6 +139,53 @@ def test_killed_while_writing_a_checkpoint(tmp_path, uninterrupted):
     assert_same_weights(torch.load(tmp_path / "final-0-of-1.pt"), uninterrupted["plain"][0])
     assert not partial.exists()
     assert log(tmp_path) == uninterrupted["plain"][1]
+
+
+def test_a_signal_behind_the_last_step_is_not_lost(tmp_path):
+    config = LoopConfig(output_dir=str(tmp_path), max_steps=2, eval_steps=2, batch_size=2)
+
+    def evaluate(model):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return {"score": 1.0}
+
+    with pytest.raises(SystemExit) as stopped:
+        fit(ToyModel(), ToyDataset(), collate, config, build_accelerator(config), {}, evaluate)
+    assert stopped.value.code == INTERRUPTED_EXIT_CODE
+    assert names(tmp_path) == ["step-2"]
+    fit(ToyModel(), ToyDataset(), collate, config, build_accelerator(config), {}, lambda model: {"score": 2.0})
+    assert (tmp_path / "evaluations.jsonl").read_text() == '{"step": 2, "epoch": 0, "score": 1.0}\n'
+
+
+class EndingStream(IterableDataset):
+    """Eight items, and no more."""
+
+    skip_batches = 0
+
+    def __iter__(self):
+        return (ToyDataset()[index] for index in range(8))
+
+
+def test_a_stream_that_ends_is_an_error(tmp_path):
+    config = LoopConfig(output_dir=str(tmp_path), max_steps=9, save_steps=2, batch_size=2)
+    with pytest.raises(ValueError, match=r"step 5: the data are at an end\. A stream must begin anew by itself"):
+        fit(ToyModel(), EndingStream(), collate, config, build_accelerator(config))
+    assert names(tmp_path) == ["step-2", "step-4"]
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_whole_group_spares_the_workers(tmp_path):
+    """As of a container, a scheduler or a terminal: it reaches the data loading processes too."""
+    keywords = json.dumps({"epochs": 100_000, "num_workers": 2})
+    command = [sys.executable, str(ROOT / "tests/train/toy_run.py"), str(tmp_path), keywords]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not ((tmp_path / "log.jsonl").exists() and len(log(tmp_path)) >= 3):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=60) == INTERRUPTED_EXIT_CODE, process.stderr.read()
+    assert names(tmp_path) == [f"step-{len(log(tmp_path))}"]
 
 
 def test_too_few_images_for_one_step(tmp_path):

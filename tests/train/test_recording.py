@@ -36,7 +36,7 @@ from defect_hub.train.spgdd_gpt import SpgddGptRecipe
     ],
 )
 def test_command_repeats_the_run_elsewhere(argument, shown):
-    expected = f"accelerate launch --num_processes 2 train/spgdd_gpt.py {shown}"
+    expected = f"accelerate launch --multi_gpu --num_processes 2 train/spgdd_gpt.py {shown}"
     assert repeatable_command([argument], processes=2) == expected
 
 
@@ -93,7 +93,32 @@ def test_a_base_without_record_has_the_licence_of_its_card(tmp_path):
 def test_bases_that_a_checkpoint_leaves_out_are_bases_too(tmp_path):
     left_out = {part: {"repo_id": "org/base", "revision": "0" * 40} for part in ("clip", "language_model")}
     (tmp_path / "config.json").write_text(json.dumps({"base_models": left_out}))
-    assert base_models(str(tmp_path)) == [BaseModel(tmp_path.name, None), BaseModel("org/base", None)]
+    assert base_models(str(tmp_path)) == [
+        BaseModel(tmp_path.name, None),
+        BaseModel("org/base", None, version="0" * 40),
+    ]
+
+
+def test_origins_of_a_converted_checkpoint_are_bases_once(tmp_path):
+    origins = {
+        "clip": {"file": "weights.pt", "sha256": "1" * 64},
+        "language_model": {"repo_id": "org/llama", "revision": "2" * 40},
+    }
+    config = json.dumps({"converted_from": origins})
+    first, second = tmp_path / "converted", tmp_path / "trained"
+    for folder in (first, second):
+        folder.mkdir()
+        (folder / "config.json").write_text(config)
+    bases = base_models(str(first))
+    assert bases == [
+        BaseModel("converted", None),
+        BaseModel("weights.pt", None, version="1" * 64),
+        BaseModel("org/llama", None, version="2" * 40),
+    ]
+    write_run(second, RunFacts("set", [], "command", {}, base_models=bases))
+    [trained] = base_models(str(second))
+    assert trained.run.base_models == bases
+    assert trained.license is None
 
 
 def test_machine_has_no_name():

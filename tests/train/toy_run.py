@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from defect_hub.train.loop import LoopConfig, build_accelerator, fit
+from defect_hub.train.loop import build_accelerator, fit
+from defect_hub.train.loop_config import LoopConfig
 
 ITEMS = 22
 

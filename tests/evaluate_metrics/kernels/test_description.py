@@ -5,7 +5,6 @@ import random
 
 import pytest
 
-from defect_hub.dataset_scripts.attributes import CELLS, DIRECTIONS, DISTRIBUTIONS, SHAPES, mask_attributes
 from defect_hub.dataset_scripts.descriptions import Finding, converse, describe
 from defect_hub.dataset_scripts.steelsynth.defects import DRAWERS
 from defect_hub.dataset_scripts.steelsynth.generate import NORMAL, generate_sample
@@ -14,7 +13,7 @@ from defect_hub.dataset_scripts.texts import (
     NORMAL_SENTENCE,
     diagnosis_turns,
     natural_description,
-    template_sentence,
+    t4,
     with_article,
 )
 from defect_hub.evaluate_metrics.kernels import (
@@ -23,6 +22,7 @@ from defect_hub.evaluate_metrics.kernels import (
     description_accuracy,
     parse_yes_no,
 )
+from defect_hub.modeling.mask_attributes import CELLS, DIRECTIONS, DISTRIBUTIONS, SHAPES, mask_attributes
 
 YES = [
     "Yes",
@@ -399,7 +399,7 @@ def test_all_that_the_tadd_builder_composes_is_read(name):
         answers = converse(object_name, findings, text, draw.randrange(10**6))
         answer = diagnosis_turns(object_name, attributes, "uneven cooling", noun=noun)[1]["value"]
         assert [parse_yes_no(answers[1]["value"]), parse_yes_no(answer)] == [True, True]
-        for description in (text, template_sentence(attributes, object_name, noun=noun)):
+        for description in (text, t4(attributes, object_name, noun=noun)):
             verdict = parse_yes_no(description)
             assert verdict or (verdict is None and noun in AMBIGUOUS), description
 
@@ -427,7 +427,7 @@ def test_all_that_steelsynth_composes_is_read():
         attributes = mask_attributes(sample.image, sample.mask, sample.class_name) if is_defective else None
         texts = [natural_description(attributes, variant) for variant in range(4)]
         texts.append(diagnosis_turns("steel surface", attributes, "overload")[1]["value"])
-        texts.append(template_sentence(attributes) if attributes else NORMAL_SENTENCE)
+        texts.append(t4(attributes) if attributes else NORMAL_SENTENCE)
         for text in texts:
             assert parse_yes_no(text) is is_defective, text
     assert classes == {NORMAL, *DRAWERS}

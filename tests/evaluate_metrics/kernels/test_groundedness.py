@@ -8,11 +8,11 @@ import pytest
 import torch
 from datasets import concatenate_datasets, load_dataset
 
-from defect_hub.dataset_scripts.attributes import mask_attributes
 from defect_hub.dataset_scripts.steelsynth.generate import NORMAL, generate_sample
 from defect_hub.dataset_scripts.tadd.build import build_tadd
-from defect_hub.dataset_scripts.texts import diagnosis_turns, natural_description, template_sentence
+from defect_hub.dataset_scripts.texts import diagnosis_turns, natural_description, t4
 from defect_hub.evaluate_metrics.kernels import Claim, Groundedness, grounded_claims
+from defect_hub.modeling.mask_attributes import mask_attributes
 
 
 def drawn(rows: str, scale: int = 10) -> np.ndarray:
@@ -181,7 +181,7 @@ def test_steelsynth_texts_are_grounded_and_shuffled_ones_are_not():
         ]
         masks += [sample.mask] * 2
         if attributes:
-            texts.append(template_sentence(attributes))
+            texts.append(t4(attributes))
             masks.append(sample.mask)
     assert groundedness_of(texts, masks)["groundedness"] >= 0.99
     random.Random(0).shuffle(texts)

@@ -164,10 +164,10 @@ def position_fractions(
         for side, start, length in zip(shape or mask.shape, origin, mask.shape, strict=True)
     )
     cells = (mask[ys[i] : ys[i + 1], xs[j] : xs[j + 1]] for i in range(3) for j in range(3))
-    return _ranked_cells([int(np.count_nonzero(cell)) for cell in cells])
+    return ranked_cells([int(np.count_nonzero(cell)) for cell in cells])
 
 
-def _ranked_cells(counts: Sequence[int]) -> list[list[Any]]:
+def ranked_cells(counts: Sequence[int]) -> list[list[Any]]:
     """Cells with their share, from the pixels in each cell in reading order."""
     total = sum(counts)
     ranked = sorted(zip(CELLS, counts, strict=True), key=lambda item: -item[1])
@@ -177,7 +177,7 @@ def _ranked_cells(counts: Sequence[int]) -> list[list[Any]]:
 def polarity_value(gray: NDArray[Any], mask: NDArray[np.bool_]) -> float:
     """Mean gray value of the defect less that of the background, both (H, W); 0 where all or nothing is defect."""
     area = int(np.count_nonzero(mask))
-    return _difference(float(gray[mask].sum(dtype=np.float64)), area, gray_total(gray), mask.size)
+    return mean_difference(float(gray[mask].sum(dtype=np.float64)), area, gray_total(gray), mask.size)
 
 
 def gray_total(gray: NDArray[Any]) -> float:
@@ -186,7 +186,7 @@ def gray_total(gray: NDArray[Any]) -> float:
     return float(gray.sum(axis=0, dtype=np.uint32 if gray.dtype == np.uint8 else np.float64).sum(dtype=np.float64))
 
 
-def _difference(defect: float, area: int, total: float, size: int) -> float:
+def mean_difference(defect: float, area: int, total: float, size: int) -> float:
     """Mean of a part less that of the rest, from the sum of the part and of all, and their pixels."""
     if area in (0, size):
         return 0.0
@@ -252,7 +252,7 @@ def _direction(areas: NDArray[Any], covariances: NDArray[Any]) -> str:
     return "horizontal" if angle < 22.5 else "vertical" if angle > 67.5 else "diagonal"
 
 
-def _distribution(centres: NDArray[Any], shape: tuple[int, ...]) -> str:
+def distribution_word(centres: NDArray[Any], shape: tuple[int, ...]) -> str:
     """Distribution word: isolated (one centre), clustered (root mean square spread under 15 % of the side)."""
     if len(centres) == 1:
         return "isolated"
@@ -260,7 +260,7 @@ def _distribution(centres: NDArray[Any], shape: tuple[int, ...]) -> str:
     return "clustered" if spread < CLUSTER_SPREAD * np.sqrt(shape[0] * shape[1]) else "scattered"
 
 
-def _contrast_words(polarity: float) -> dict[str, str]:
+def contrast_words(polarity: float) -> dict[str, str]:
     """The attributes "Polarity" and "Saliency" of a difference in mean gray values."""
     low, high = SALIENCY_LIMITS
     return {
@@ -270,12 +270,12 @@ def _contrast_words(polarity: float) -> dict[str, str]:
 
 
 def mask_attributes(
-    gray: NDArray[np.uint8], mask: NDArray[np.bool_], defect_type: str, parts: Components | None = None
+    gray: NDArray[np.uint8] | None, mask: NDArray[np.bool_], defect_type: str, parts: Components | None = None
 ) -> dict[str, Any]:
     """Measure the release's nine structured attributes.
 
     Args:
-        gray: Image (H, W), gray values 0 to 255.
+        gray: Image (H, W), gray values 0 to 255; None leaves out "Polarity" and "Saliency".
         mask: Defect pixels (H, W), not empty.
         defect_type: Class name, passed through.
         parts: `components(mask)` where it is known already.
@@ -289,106 +289,16 @@ def mask_attributes(
 
     Source: release notes of SteelDefectX (Zhao et al. 2026).
     """
-    if gray.shape != mask.shape:
+    if gray is not None and gray.shape != mask.shape:
         raise ValueError(f"mask of shape {mask.shape} on an image of shape {gray.shape}")
     parts = components(mask) if parts is None else parts
     return {
         "Defect type": defect_type,
         "Shape": _shape(parts, mask.size),
         "Direction": _direction(parts.areas, parts.covariances),
-        "Spatial Distribution": _distribution(parts.centroids, mask.shape),
+        "Spatial Distribution": distribution_word(parts.centroids, mask.shape),
         "Number of Defects": count_word(len(parts.areas)),
         "Position": position_fractions(mask),
         "Scale": scale_word(int(parts.areas.sum()) / mask.size),
-        **_contrast_words(polarity_value(gray, mask)),
+        **({} if gray is None else contrast_words(polarity_value(gray, mask))),
     }
-
-
-def box_mask(boxes: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """The union of boxes as a mask.
-
-    Args:
-        boxes: (N, 4), [left, top, width, height] in pixels; edges are rounded to whole pixels, at least one apart.
-        shape: (H, W) of the image.
-
-    Raises:
-        ValueError: No box touches the image.
-    """
-    edges = np.asarray(boxes, dtype=float).reshape(-1, 4)
-    low = np.floor(edges[:, :2] + 0.5).astype(int)
-    high = np.maximum(np.floor(edges[:, :2] + edges[:, 2:] + 0.5).astype(int), low + 1)
-    union = np.zeros(shape, dtype=bool)
-    for (left, top), (right, bottom) in zip(low.clip(0), high.clip(0), strict=True):
-        union[top:bottom, left:right] = True
-    if not union.any():
-        raise ValueError("no box touches the image")
-    return union
-
-
-def box_attributes(
-    gray: NDArray[np.uint8], boxes: NDArray[Any], defect_type: str, total: float | None = None
-) -> dict[str, Any]:
-    """Measure the nine structured attributes of an image annotated with boxes only.
-
-    They are coarser than those of a mask: boxes also hold background, so that the scale is too large and the contrast
-    too weak; the count is that of the boxes, overlapping or not; shape and direction are unknown.
-
-    Args:
-        gray: Image (H, W), gray values 0 to 255.
-        boxes: (N, 4), [left, top, width, height] in pixels.
-        defect_type: Class name, passed through.
-        total: `gray_total(gray)` where it is known already.
-
-    Returns:
-        The keys of `mask_attributes`. "Shape" is "unclear", "Direction" is "none", "Spatial Distribution" follows the
-        centres of the boxes, the rest is measured on their union.
-
-    Raises:
-        ValueError: No box touches the image.
-    """
-    boxes = np.asarray(boxes, dtype=float)
-    if not len(boxes):
-        raise ValueError("no box touches the image")
-    measure = _measure_box if len(boxes) == 1 else _measure_boxes
-    area, defect, position = measure(gray, boxes)
-    polarity = _difference(defect, area, gray_total(gray) if total is None else total, gray.size)
-    return {
-        "Defect type": defect_type,
-        "Shape": "unclear",
-        "Direction": "none",
-        "Spatial Distribution": _distribution(boxes[:, :2] + boxes[:, 2:] / 2, gray.shape),
-        "Number of Defects": count_word(len(boxes)),
-        "Position": position,
-        "Scale": scale_word(area / gray.size),
-        **_contrast_words(polarity),
-    }
-
-
-def _measure_boxes(gray: NDArray[np.uint8], boxes: NDArray[np.float64]) -> tuple[int, float, list[list[Any]]]:
-    """Area of the union of boxes, sum of its gray values, and its share in each cell."""
-    # Only the part of the image around all boxes is looked at.
-    left, top = np.floor(boxes[:, :2].min(axis=0)).astype(int).clip(0).tolist()
-    window = gray[top:, left:][: int(np.ceil((boxes[:, 1] + boxes[:, 3]).max())) - top + 1]
-    window = window[:, : int(np.ceil((boxes[:, 0] + boxes[:, 2]).max())) - left + 1]
-    union = box_mask(boxes - (left, top, 0, 0), window.shape)
-    position = position_fractions(union, gray.shape, (top, left))
-    return int(np.count_nonzero(union)), float(window[union].sum(dtype=np.float64)), position
-
-
-def _measure_box(gray: NDArray[np.uint8], boxes: NDArray[np.float64]) -> tuple[int, float, list[list[Any]]]:
-    """The same of a single box, as most are: a rectangle needs no mask."""
-    sides: list[tuple[int, int]] = []
-    shares: list[list[int]] = []
-    for start, length, end in zip(boxes[0, :2].tolist(), boxes[0, 2:].tolist(), gray.shape[::-1], strict=True):
-        low = math.floor(start + 0.5)
-        high = min(max(math.floor(start + length + 0.5), low + 1), end)
-        low = max(low, 0)
-        borders = [round(third * end / 3) for third in range(4)]
-        sides.append((low, high))
-        shares.append([max(min(high, borders[i + 1]) - max(low, borders[i]), 0) for i in range(3)])
-    (left, right), (top, bottom) = sides
-    if right <= left or bottom <= top:
-        raise ValueError("no box touches the image")
-    window = gray[top:bottom, left:right]
-    counts = [across * down for down in shares[1] for across in shares[0]]
-    return window.size, float(window.sum(dtype=np.uint64)), _ranked_cells(counts)

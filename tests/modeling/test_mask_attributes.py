@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from defect_hub.dataset_scripts.attributes import (
+from defect_hub.modeling.mask_attributes import (
     CELLS,
     DIRECTIONS,
     DISTRIBUTIONS,
     SHAPES,
-    box_attributes,
     components,
     count_word,
     mask_attributes,
@@ -210,35 +209,16 @@ def test_a_mask_of_everything_is_neutral() -> None:
     assert (found["Polarity"], found["Saliency"], found["Scale"]) == ("neutral", "low", "extensive")
 
 
+def test_without_an_image_its_contrast_is_left_out() -> None:
+    mask = disc(40, 50, 9)
+    found = attributes_of(mask)
+    assert {"Polarity", "Saliency"} < found.keys()
+    expected = {key: value for key, value in found.items() if key not in ("Polarity", "Saliency")}
+    assert mask_attributes(None, mask, "Inclusion") == expected
+
+
 def test_bad_masks_are_refused() -> None:
     with pytest.raises(ValueError, match="empty mask"):
         attributes_of(np.zeros((SIDE, SIDE), bool))
     with pytest.raises(ValueError, match=r"\(3, 3\).*\(4, 4\)"):
         mask_attributes(np.zeros((4, 4), np.uint8), np.ones((3, 3), bool), "Inclusion")
-
-
-def test_box_attributes_measure_the_union_of_the_boxes() -> None:
-    gray = np.full((90, 120), 100, np.uint8)
-    gray[10:20, 5:25] = 160
-    boxes = np.array([[5, 10, 20, 10], [15.2, 9.6, 10, 10.4], [100, 70, 4.4, 5]])
-    assert box_attributes(gray, boxes, "Bright scratch") == {
-        "Defect type": "Bright scratch",
-        "Shape": "unclear",
-        "Direction": "none",
-        "Spatial Distribution": "scattered",
-        "Number of Defects": "three",
-        "Position": [["top-left", round(200 / 220, 6)], ["bottom-right", round(20 / 220, 6)]],
-        "Scale": "small",
-        "Polarity": "bright",
-        "Saliency": "high",
-    }
-
-
-def test_boxes_are_clipped_to_the_image_but_not_to_nothing() -> None:
-    gray = np.zeros((30, 30), np.uint8)
-    assert box_attributes(gray, np.array([[-5, -5, 8, 8.0]]), "Patches")["Position"] == [["top-left", 1.0]]
-    thin = box_attributes(gray, np.array([[12.2, 0, 0.1, 30]]), "Patches")
-    assert (thin["Spatial Distribution"], thin["Scale"]) == ("isolated", "medium")
-    for outside in ([[40, 40, 5, 5]], [[-9, 0, 5, 5]], []):
-        with pytest.raises(ValueError, match="no box touches the image"):
-            box_attributes(gray, np.array(outside), "Patches")
