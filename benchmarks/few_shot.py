@@ -8,21 +8,22 @@ nearest reference patch, no training of its own), and the same bank on an untrai
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import AutoModel, AutoProcessor
 from transformers.trainer_utils import set_seed
 
-from defect_hub._version import __version__
+from defect_hub.benchmarks.measuring import provenance, summary
 from defect_hub.modeling.memory_bank import distance_maps
 from defect_hub.modeling.presets_spgdd_gpt import init_from_scratch
 from defect_hub.modeling.vv_clip import encode_image
 from defect_hub.train.data import draw_references, load_split
 from defect_hub.train.evaluation import DiagnosisScores, Prediction, data_fingerprint, evaluate_diagnosis, score_split
+from defect_hub.train.recording import without_places
 
 METRICS = ("image_auroc", "pixel_auroc")
 
@@ -48,7 +49,7 @@ def memory_bank_scores(model: Any, processor: Any, rows: Any, reference_images: 
             spread = (bank - bank.mean(dim=2, keepdim=True)).norm(dim=-1).mean()
             total += distance_maps(query, bank.expand(len(batch), -1, -1, -1), "nearest")[:, 0] / spread
         maps = total.view(-1, grid, grid) / len(banks)
-        return maps.amax(dim=(1, 2)), maps, []
+        return Prediction(maps.amax(dim=(1, 2)), maps, [])
 
     return score_split(predict, rows, batch_size=16)
 
@@ -70,7 +71,7 @@ def few_shot_table(
     draws: int = 5,
     seed: int = 42,
 ) -> list[dict[str, Any]]:
-    """One row per method and number of references, with mean and standard deviation over the draws.
+    """One row per method and number of references, with mean and sample standard deviation over the draws.
 
     Args:
         model: checkpoint.
@@ -101,7 +102,7 @@ def few_shot_table(
             row: dict[str, Any] = {"method": method, "shots": count, "draws": len(chosen)}
             for name in METRICS:
                 values = [result.metric(name) for result in results]
-                row[name] = {"mean": float(np.mean(values)), "std": float(np.std(values))}
+                row[name] = summary(values)
             row["references"] = [[train_rows[index]["image_id"] for index in indices] for indices in chosen]
             table.append(row)
     return table
@@ -112,7 +113,8 @@ def as_markdown(table: list[dict[str, Any]]) -> str:
     lines = ["| method | shots | image AUROC | pixel AUROC |", "|---|---:|---:|---:|"]
     for row in table:
         cells = [
-            f"{row[name]['mean']:.3f}" + (f" ± {row[name]['std']:.3f}" if row["draws"] > 1 else "") for name in METRICS
+            f"{row[name]['mean']:.3f}" + ("" if row[name]["std"] is None else f" ± {row[name]['std']:.3f}")
+            for name in METRICS
         ]
         lines.append(f"| {row['method']} | {row['shots']} | {cells[0]} | {cells[1]} |")
     return "\n".join(lines)
@@ -136,11 +138,9 @@ def main() -> None:
     print(as_markdown(table))
     if options.out:
         result = {
-            "seed": options.seed,
+            **provenance(f"python -m defect_hub.benchmarks.few_shot {without_places(sys.argv[1:])}", options.seed),
             "train_fingerprint": data_fingerprint(train_rows),
             "test_fingerprint": data_fingerprint(test_rows),
-            "defect_hub": __version__,
-            "torch": torch.__version__,
             "table": table,
         }
         options.out.write_text(json.dumps(result, indent=2))
