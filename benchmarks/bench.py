@@ -20,6 +20,7 @@ from defect_hub.train.data import load_split
 from defect_hub.train.evaluation import DiagnosisScores, evaluate_diagnosis
 from defect_hub.train.recording import public_name, recorded_run, without_places
 from defect_hub.train.run_facts import RunFacts, stages
+from defect_hub.train.whole_file import write_whole
 
 SPLITS = ("train", "validation", "test")
 OFFICIAL_TEST = "official test"
@@ -259,9 +260,7 @@ def variant_arguments(options: dict[str, Any]) -> list[str]:
 def write_record(record: dict[str, Any], out: Path) -> None:
     """Write a record, complete or not at all."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_suffix(".tmp")
-    partial.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(out)
+    write_whole(out, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def parse_models(arguments: Sequence[str]) -> dict[str, str]:

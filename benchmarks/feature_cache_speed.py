@@ -26,6 +26,7 @@ from defect_hub.train.adaptation import freeze_bases
 from defect_hub.train.data import DiagnosisCollator, DiagnosisDataset, load_split
 from defect_hub.train.recording import hardware
 from defect_hub.train.spgdd_gpt import cache_features
+from defect_hub.train.whole_file import write_whole
 
 
 def build(rows: Any, paper_size: bool) -> tuple[Any, Any]:
@@ -167,7 +168,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         results = measure(rows.select(range(options.n)), Path(temporary), options.batch_size)
     if options.out:
-        options.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_whole(options.out, json.dumps(results, indent=2) + "\n")
     print(as_markdown(results))
 
 

@@ -24,6 +24,7 @@ from defect_hub.modeling.vv_clip import encode_image
 from defect_hub.train.data import draw_references, load_split
 from defect_hub.train.evaluation import DiagnosisScores, Prediction, data_fingerprint, evaluate_diagnosis, score_split
 from defect_hub.train.recording import without_places
+from defect_hub.train.whole_file import write_whole
 
 METRICS = ("image_auroc", "pixel_auroc")
 
@@ -143,7 +144,7 @@ def main() -> None:
             "test_fingerprint": data_fingerprint(test_rows),
             "table": table,
         }
-        options.out.write_text(json.dumps(result, indent=2))
+        write_whole(options.out, json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from defect_hub.benchmarks.feature_cache_speed import build
 from defect_hub.train.data import DiagnosisCollator, DiagnosisDataset, DiagnosisItems, load_split
 from defect_hub.train.recording import hardware
 from defect_hub.train.streaming import StreamedDiagnosisDataset
+from defect_hub.train.whole_file import write_whole
 
 REFERENCE_COUNTS = [0, 1, 2, 4]
 SEED = 42
@@ -170,7 +171,7 @@ def main() -> None:
         parser.error(f"--batch-size {options.batch_size}: {options.data} has {len(rows)} images. Take fewer")
     results = measure(rows, stream, options.batch_size, options.batches, options.encoded)
     if options.out:
-        options.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_whole(options.out, json.dumps(results, indent=2) + "\n")
     print(as_markdown(results))
 
 

@@ -33,6 +33,7 @@ from defect_hub.train.data import DiagnosisCollator, DiagnosisDataset, load_spli
 from defect_hub.train.loop import build_accelerator, fit
 from defect_hub.train.loop_config import LoopConfig, learning_rate
 from defect_hub.train.recording import hardware
+from defect_hub.train.whole_file import write_whole
 
 CALLS = ("forward", "backward", "clip", "update")
 WARM_UP = 3
@@ -292,7 +293,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             results[name] = measure(trained, batches, steps, options.batch_size, Path(folder), options.clock)
     if options.out:
-        options.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_whole(options.out, json.dumps(results, indent=2) + "\n")
     print(as_markdown(results))
 
 

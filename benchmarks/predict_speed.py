@@ -21,9 +21,10 @@ from transformers import BatchFeature, pipeline
 
 from defect_hub.embedded import EMBEDDED_CHECKPOINT
 from defect_hub.modeling.diagnosis_record import diagnosis_record
-from defect_hub.train import prediction_run
 from defect_hub.train.data import load_split
 from defect_hub.train.predict import main as predict
+from defect_hub.train.prediction import run
+from defect_hub.train.whole_file import write_whole
 
 SIDE = 64
 
@@ -80,7 +81,7 @@ def peak_memory(arguments: list[str]) -> float:
 
 
 def _predict_without_model(arguments: list[str]) -> float:
-    prediction_run.pipeline = lambda *args, **options: NoModel()
+    run.pipeline = lambda *args, **options: NoModel()
     if predict(arguments):
         raise RuntimeError("the command failed")
     # Not getrusage: a process inherits that peak from the one that starts it.
@@ -130,7 +131,7 @@ def main() -> None:
             "peak MB": measure_memory(args.rows, Path(folder)),
             "images/s": measure_speed(args.data, args.split, Path(folder)),
         }
-    args.out.write_text(json.dumps(found, indent=2), encoding="utf-8")
+    write_whole(args.out, json.dumps(found, indent=2) + "\n")
     for unit, values in found.items():
         print(f"\n| what | {unit} |\n| --- | ---: |")
         for name, value in values.items():

@@ -34,6 +34,7 @@ from defect_hub.modeling.vv_clip import encode_prompts
 from defect_hub.precision import fastest_dtype
 from defect_hub.train.adaptation import freeze_bases
 from defect_hub.train.recording import without_places
+from defect_hub.train.whole_file import write_whole
 
 PAPER_LATENCY = 1293.98
 """Milliseconds an image, published for SPGDD-GPT in Table 11 of the SAM-LLaVA paper."""
@@ -378,9 +379,7 @@ def main() -> None:
     command = f"python -m defect_hub.benchmarks.spgdd_gpt_speed {without_places(sys.argv[1:])}".strip()
     report = provenance(command, SEED) | {"threads": torch.get_num_threads(), "tables": tables}
     report["versions"]["open_clip"] = open_clip.__version__
-    partial = options.json.with_name(f"{options.json.name}.tmp")
-    partial.write_text(json.dumps(report, indent=1) + "\n")
-    partial.replace(options.json)
+    write_whole(options.json, json.dumps(report, indent=1) + "\n")
     print("\n\n".join(f"## {title}\n\n{markdown(rows)}" for title, rows in tables.items()))
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 
 from defect_hub.train.together import failing_together
+from defect_hub.train.whole_file import write_whole
 
 STATE_FILE = "loop_state.json"
 _SAMPLES = 1024
@@ -164,9 +165,7 @@ class Checkpoints:
         return ""
 
     def _write_state(self, folder: Path, state: LoopState) -> None:
-        partial = folder / f"{STATE_FILE}.tmp"
-        partial.write_text(json.dumps({"state": dataclasses.asdict(state), **self.facts}), encoding="utf-8")
-        partial.replace(folder / STATE_FILE)
+        write_whole(folder / STATE_FILE, json.dumps({"state": dataclasses.asdict(state), **self.facts}))
 
     def _rotate(self, state: LoopState) -> None:
         best = self._folder(state.best_step)

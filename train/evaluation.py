@@ -414,6 +414,13 @@ def evaluate_objects(
     return _Pass(model, processor, rows, describe, observe=observe, accelerator=accelerator).scores(groups)
 
 
+def metrics_during_training() -> list[str]:
+    """Names of the metrics that [`evaluate_during_training`] gives where both classes and a mask are there."""
+    pixels = PixelScores()
+    pixels.update(np.array([[0.0, 1.0]]), np.array([[False, True]]))
+    return sorted(DiagnosisScores(np.array([0.0, 1.0]), np.array([False, True]), pixels).metrics())
+
+
 def evaluate_during_training(
     model: torch.nn.Module, processor: Any, rows: Any, accelerator: Accelerator
 ) -> dict[str, float]:

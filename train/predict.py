@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     # Its threads do not survive the fork of the loading processes.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from defect_hub.train.prediction_request import PredictionRequest
-    from defect_hub.train.prediction_run import predict
+    from defect_hub.train.prediction.request import PredictionRequest
+    from defect_hub.train.prediction.run import predict
 
     try:
         if args.batch_size < 1:

@@ -10,6 +10,8 @@ from typing import Any
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
+from defect_hub.train.whole_file import write_whole
+
 LOG_FILE = "log.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"
 TRACKERS = ("tensorboard", "trackio", "wandb")
@@ -111,6 +113,4 @@ def cut_back(path: Path, step: int) -> None:
         if not line.endswith("\n") or json.loads(line)["step"] > step:
             break
         kept.append(line)
-    partial = path.with_suffix(".tmp")
-    partial.write_text("".join(kept), encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, "".join(kept))

@@ -22,7 +22,7 @@ from defect_hub.train.calibration import calibrate_trained
 from defect_hub.train.checkpoints import checkpoints
 from defect_hub.train.claim import claim_folder
 from defect_hub.train.data import DiagnosisCollator, DiagnosisDataset, load_split
-from defect_hub.train.evaluation import evaluate_diagnosis, evaluate_during_training
+from defect_hub.train.evaluation import evaluate_diagnosis, evaluate_during_training, metrics_during_training
 from defect_hub.train.feature_cache import CacheKey, build_feature_cache, encoder_digest, images_digest
 from defect_hub.train.loop import build_accelerator, fit
 from defect_hub.train.parts import parts_table
@@ -43,6 +43,7 @@ from defect_hub.train.sharding import is_sharded, refuse_zero3
 from defect_hub.train.signals import leaving_on_signals
 from defect_hub.train.streaming import StreamedDiagnosisDataset
 from defect_hub.train.together import failing_together, patient_barrier
+from defect_hub.train.whole_file import write_whole
 
 
 @dataclass
@@ -72,6 +73,8 @@ class SpgddGptRecipe(Recipe):
             raise ValueError(f"reference_counts={counts!r}: give numbers from 0, e.g. 0 2")
         if not 0 <= self.simulated_defects <= 1:
             raise ValueError(f"simulated_defects={self.simulated_defects}: give a share from 0 to 1")
+        if self.best_metric and self.best_metric not in (names := metrics_during_training()):
+            raise ValueError(f"best_metric={self.best_metric!r}: choose one of {', '.join(names)}")
         if not self.feature_cache:
             return
         if self.trainable == "all":
@@ -369,7 +372,7 @@ def finish(
         cost = dataclasses.replace(cost, evaluation_seconds=round(time.monotonic() - start, 1))
         text = json.dumps(values | ({"undefined": undefined} if undefined else {}), indent=2)
         if accelerator is None or accelerator.is_main_process:
-            (Path(recipe.output_dir) / "metrics.json").write_text(text)
+            write_whole(Path(recipe.output_dir) / "metrics.json", text)
             print(text)
         use = data_use("evaluation", recipe.eval_split, eval_rows)
         uses = [*uses, use]

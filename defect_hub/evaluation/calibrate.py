@@ -29,6 +29,7 @@ from defect_hub.train.cards import GENERATED, PROTOCOLS, model_card
 from defect_hub.train.data import load_split
 from defect_hub.train.evaluation import References
 from defect_hub.train.recording import public_name
+from defect_hub.train.whole_file import write_whole
 
 DEFAULT_QUANTILE = 0.99
 CONFIG, PROCESSOR, CARD = "config.json", "processor_config.json", "README.md"
@@ -199,20 +200,14 @@ def _write(folder: Path, calibration: dict[str, Any], image_score: str) -> list[
     card = folder / CARD
     if card.is_file() and GENERATED not in card.read_text("utf-8"):
         return [f"{CARD}: is written by hand and stays as it is; see to its thresholds"]
-    _replace(card, model_card(folder))
+    write_whole(card, model_card(folder))
     return []
 
 
 def _edit(path: Path, key: str, value: Any) -> None:
     content = json.loads(path.read_text("utf-8"))
     if content.get(key) != value:
-        _replace(path, f"{json.dumps(content | {key: value}, indent=2)}\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+        write_whole(path, f"{json.dumps(content | {key: value}, indent=2)}\n")
 
 
 def _changes(earlier: dict[str, Any], calibration: dict[str, Any], passes: Passes) -> Iterator[str]:

@@ -15,8 +15,8 @@ from PIL import Image
 from transformers import BatchFeature
 
 from defect_hub.modeling.diagnosis_record import diagnosis_record
-from defect_hub.train import prediction_run
 from defect_hub.train.predict import main
+from defect_hub.train.prediction import run
 
 
 class StubProcessor:
@@ -126,7 +126,7 @@ def _child(arguments, pipe, rank, processes, port, limit):
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    prediction_run.pipeline = lambda *args, **kwargs: pipe
+    run.pipeline = lambda *args, **kwargs: pipe
     status = main(arguments)
     assert PartialState().num_processes == processes
     os._exit(status)

@@ -13,8 +13,8 @@ from PIL import Image
 from transformers import pipeline
 
 from defect_hub.embedded import EMBEDDED_CHECKPOINT
-from defect_hub.train import prediction_run, prediction_shards
 from defect_hub.train.predict import main
+from defect_hub.train.prediction import run, shards
 from defect_hub.train.signals import INTERRUPTED_EXIT_CODE
 from tests.train.stub_prediction import StubPipeline, die_at, launch, write_images
 
@@ -28,7 +28,7 @@ def pipe():
 def stub(tmp_path, monkeypatch):
     """A model that costs nothing, and counts the images it is shown."""
     stub = StubPipeline(log=tmp_path / "diagnosed.txt")
-    monkeypatch.setattr(prediction_run, "pipeline", lambda *args, **kwargs: stub)
+    monkeypatch.setattr(run, "pipeline", lambda *args, **kwargs: stub)
     return stub
 
 
@@ -163,9 +163,7 @@ def test_killed_runs_go_on_without_repeating_complete_chunks(images, stub, tmp_p
     killed = StubPipeline(die_at(6), stub.log)
     assert launch(command(images, out, *options), killed) == [-signal.SIGKILL]
     kept = sum(
-        chunk.stop - chunk.start
-        for of in prediction_shards.chunks_of(out / ".unfinished/chunks").values()
-        for chunk in of
+        chunk.stop - chunk.start for of in shards.chunks_of(out / ".unfinished/chunks").values() for chunk in of
     )
     assert workers == "2" or kept == 16
     before = stub.diagnosed()
@@ -219,6 +217,19 @@ def test_another_run_in_the_same_folder_is_refused_by_name(images, stub, tmp_pat
     assert stub.diagnosed() == before
 
 
+def test_the_same_command_twice_at_once(images, stub, tmp_path, capfd):
+    arguments, codes = command(images, tmp_path / "out"), tmp_path / "codes"
+
+    def meanwhile(batch):
+        if batch == 1:
+            codes.write_text(str(launch(arguments, stub)))
+
+    assert launch(arguments, StubPipeline(meanwhile, stub.log)) == [0]
+    assert codes.read_text() == "[2]"
+    assert f"error: {tmp_path / 'out/.unfinished'}: another run is using this folder" in capfd.readouterr().err
+    assert stub.diagnosed() == len(load(tmp_path / "out")) == 50
+
+
 def test_a_finished_run_is_not_repeated(images, stub, tmp_path, capsys):
     for _ in range(2):
         assert main(command(images, tmp_path / "out")) == 0
@@ -227,20 +238,20 @@ def test_a_finished_run_is_not_repeated(images, stub, tmp_path, capsys):
 
 
 def test_interrupted_merge_goes_on(images, stub, tmp_path, monkeypatch):
-    monkeypatch.setattr(prediction_shards, "MAX_FILE_BYTES", 1)
+    monkeypatch.setattr(shards, "MAX_FILE_BYTES", 1)
     out, whole = tmp_path / "out", tmp_path / "whole"
     assert main(command(images, whole, "--batch-size", "4")) == 0
     assert list(files(whole)) == [f"test-{number:05d}-of-00004.parquet" for number in range(4)]
     merged = []
 
     def stop_at_second(plan, *places):
-        prediction_shards.merge_file(plan, *places)
+        shards.merge_file(plan, *places)
         merged.append(plan.name)
         if len(merged) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(prediction_run, "merge_file", stop_at_second)
+        patch.setattr(run, "merge_file", stop_at_second)
         with pytest.raises(SystemExit, match=str(INTERRUPTED_EXIT_CODE)):
             main(command(images, out, "--batch-size", "4"))
         assert not (out / "data").exists()

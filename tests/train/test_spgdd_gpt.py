@@ -48,6 +48,10 @@ def weights(output_dir):
         ({"reference_counts": -1}, "reference_counts=[-1]: give numbers from 0, e.g. 0 2"),
         ({"simulated_defects": -0.5}, "simulated_defects=-0.5: give a share from 0 to 1"),
         ({"simulated_defects": 1.5}, "simulated_defects=1.5: give a share from 0 to 1"),
+        (
+            {"best_metric": "image_auc", "eval_steps": 2},
+            "best_metric='image_auc': choose one of aupro_0.3, image_ap, image_auroc, ",
+        ),
         ({"feature_cache": "c"}, "feature_cache: trainable='all' changes the image encoder"),
         (
             {"feature_cache": "c", "trainable": "adapter", "simulated_defects": 0.5},

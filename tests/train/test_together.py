@@ -16,6 +16,7 @@ from defect_hub.train.evaluation import (
     Prediction,
     evaluate_diagnosis,
     evaluate_during_training,
+    metrics_during_training,
     pixel_target,
     score_split,
 )
@@ -186,6 +187,7 @@ def test_training_is_evaluated_and_calibrated_alike_in_all_processes(tiny_checkp
 
     [(values, calibration)] = run_together(1, work)
     assert run_together(2, work) == [(values, calibration)] * 2
+    assert sorted(values) == metrics_during_training()
     shown = evaluate_diagnosis(model, processor, rows, describe=False)
     expected = metrics.roc_auc_score(shown.is_defective, shown.image_scores)
     assert values["image_auroc"] == pytest.approx(expected)

@@ -5,7 +5,7 @@ import datasets
 import pytest
 from PIL import Image
 
-from defect_hub.train.prediction_sources import (
+from defect_hub.train.prediction.sources import (
     ListedImages,
     StreamedRows,
     TableRows,

@@ -18,11 +18,11 @@ from transformers import Pipeline, pipeline
 from transformers.utils import logging
 
 from defect_hub.modeling.outputs import DefectDiagnosisOutput
-from defect_hub.train.prediction_loading import PreparedBatch, PreparedBatches, decode_image
-from defect_hub.train.prediction_record import prediction_features, prediction_row
-from defect_hub.train.prediction_request import RESULT_FILE, PredictionRequest, open_source, prepare
-from defect_hub.train.prediction_result import publish, result_line
-from defect_hub.train.prediction_shards import (
+from defect_hub.train.prediction.loading import PreparedBatch, PreparedBatches, decode_image
+from defect_hub.train.prediction.record import prediction_features, prediction_row
+from defect_hub.train.prediction.request import RESULT_FILE, PredictionRequest, open_source, prepare
+from defect_hub.train.prediction.result import publish, result_line
+from defect_hub.train.prediction.shards import (
     ChunkWriters,
     chunks_of,
     explained_disk_errors,

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch.utils.data import IterableDataset, get_worker_info
 
 from defect_hub.modeling.inspection_images import to_rgb
-from defect_hub.train.prediction_sources import InputRow, Source
+from defect_hub.train.prediction.sources import InputRow, Source
 
 _ADDRESS = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")
 

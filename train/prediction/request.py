@@ -11,8 +11,8 @@ from typing import Any
 from huggingface_hub import hf_hub_download
 
 from defect_hub.train.claim import claim_folder
-from defect_hub.train.prediction_shards import explained_disk_errors
-from defect_hub.train.prediction_sources import (
+from defect_hub.train.prediction.shards import explained_disk_errors
+from defect_hub.train.prediction.sources import (
     ListedImages,
     Source,
     image_paths,
@@ -22,6 +22,7 @@ from defect_hub.train.prediction_sources import (
     split_digest,
 )
 from defect_hub.train.recording import public_name
+from defect_hub.train.whole_file import write_whole
 
 RESULT_FILE = "predictions.json"
 BATCHES_PER_PART = 4
@@ -144,10 +145,8 @@ def open_source(request: PredictionRequest, record: dict[str, Any]) -> Source:
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write under another name first."""
-    partial = path.with_name(f"{path.name}.tmp")
-    partial.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    """Write a document whole or not at all."""
+    write_whole(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 def _earlier_record(request: PredictionRequest) -> dict[str, Any] | None:

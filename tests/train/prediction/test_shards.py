@@ -2,9 +2,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from defect_hub.train import prediction_shards
-from defect_hub.train.prediction_loading import Job
-from defect_hub.train.prediction_shards import (
+from defect_hub.train.prediction import shards
+from defect_hub.train.prediction.loading import Job
+from defect_hub.train.prediction.shards import (
     Chunk,
     ChunkWriters,
     chunks_of,
@@ -22,7 +22,7 @@ def write(folder, part, start, stop, last):
 
 
 def test_chunks_end_when_full_at_the_end_and_when_left(tmp_path, monkeypatch):
-    monkeypatch.setattr(prediction_shards, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(shards, "CHUNK_ROWS", 4)
     with ChunkWriters(tmp_path, SCHEMA) as writers:
         for start in (0, 2, 4):
             writers.write(Job(7, start), [{"name": "a"}] * 2, last=False)
@@ -60,7 +60,7 @@ def test_merged_files_keep_order_and_size(tmp_path, monkeypatch):
     for part in (1, 0, 2):
         write(tmp_path, part, 0, 3, last=True)
     size = (tmp_path / Chunk(0, 0, 3, True).name).stat().st_size
-    monkeypatch.setattr(prediction_shards, "MAX_FILE_BYTES", 2 * size)
+    monkeypatch.setattr(shards, "MAX_FILE_BYTES", 2 * size)
     plan = plan_merge(tmp_path, "test")
     assert [(file.name, file.first_row) for file in plan] == [
         ("test-00000-of-00002.parquet", 0),

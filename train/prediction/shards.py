@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from defect_hub.train.prediction_loading import Job
+from defect_hub.train.prediction.loading import Job
 
 CHUNK_ROWS = 256
 MAX_FILE_BYTES = 256_000_000

@@ -12,9 +12,9 @@ import yaml
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCardData
 
-from defect_hub.train.prediction_record import prediction_features
-from defect_hub.train.prediction_request import RESULT_FILE, PredictionRequest, write_json
-from defect_hub.train.prediction_shards import explained_disk_errors
+from defect_hub.train.prediction.record import prediction_features
+from defect_hub.train.prediction.request import RESULT_FILE, PredictionRequest, write_json
+from defect_hub.train.prediction.shards import explained_disk_errors
 from defect_hub.train.recording import versions
 
 _CARD = """---
