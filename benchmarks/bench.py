@@ -219,7 +219,7 @@ def _flat(options: dict[str, Any]) -> dict[str, Any]:
 
 def load_checkpoint(place: str) -> Loaded:
     """A checkpoint, by folder or Hub id, with facts about it."""
-    pipe = load_pipeline(place)
+    pipe = load_pipeline(place, fastest=False)
     model, processor = pipe.model, pipe.processor
     sources = training_sources(recorded_run(place))
     facts = {

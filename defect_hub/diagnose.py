@@ -90,11 +90,13 @@ def read_image(path: Path) -> Image.Image:
         raise ValueError(f"{path}: image: cannot be used ({reason}). Supply an intact copy in full size") from error
 
 
-def load_pipeline(model: str) -> Pipeline:
-    """The pipeline "defect-diagnosis" of a checkpoint, on a GPU if there is one, in the fastest number format.
+def load_pipeline(model: str, fastest: bool = True) -> Pipeline:
+    """The pipeline "defect-diagnosis" of a checkpoint, on a GPU if there is one.
 
     Args:
         model: Folder or Hub id.
+        fastest: Whether to take the number format that this machine is fastest in; else the checkpoint's own, so that
+            what is measured does not depend on the machine.
 
     Raises:
         ValueError: There is no such folder, or it lacks files of the model or its processor.
@@ -111,7 +113,8 @@ def load_pipeline(model: str) -> Pipeline:
     logging.disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return pipeline("defect-diagnosis", model=model, device=device, dtype=fastest_dtype(device))
+        dtype = fastest_dtype(device) if fastest else "auto"
+        return pipeline("defect-diagnosis", model=model, device=device, dtype=dtype)
     except (OSError, ValueError) as error:
         # transformers nests whole tracebacks; its first sentence says what is missing.
         reason = str(error).strip().splitlines()[0]

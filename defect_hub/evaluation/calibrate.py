@@ -83,7 +83,7 @@ def calibrate_checkpoint(request: CalibrationRequest) -> str:
         ValueError: Something of the request is unusable; nothing was written.
     """
     _check(request)
-    pipe = load_pipeline(request.model)
+    pipe = load_pipeline(request.model, fastest=False)
     model, processor = pipe.model, pipe.processor
     rows, notes = _images(request, request.object_name or processor.object_name)
     earlier = processor.calibration or {}

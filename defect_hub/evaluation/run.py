@@ -84,7 +84,7 @@ def evaluate(request: EvaluationRequest) -> str:
     chosen = _references(request, known)
     for references in chosen:
         _check_apart(references, rows, request.split)
-    pipe = load_pipeline(request.model)
+    pipe = load_pipeline(request.model, fastest=False)
     draws = [evaluate_draw(pipe, known, references, request.describe) for references in chosen]
     facts = _facts(request, pipe, rows, known)
     with replaced_report(request.out, GENERATOR) as folder:
@@ -135,6 +135,7 @@ def _facts(request: EvaluationRequest, pipe: Pipeline, rows: Any, known: Any) ->
             "name": public_name(request.model),
             "revision": getattr(pipe.model.config, "_commit_hash", None),
             "input_px": dict(pipe.processor.image_processor.size),
+            "dtype": str(pipe.model.dtype).removeprefix("torch."),
             "trained_on": trained_on,
         },
         "data": {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
@@ -265,3 +266,12 @@ def test_an_interrupt_keeps_what_is_done(tiny_checkpoint: Path, images: Path, tm
     assert 3 <= len(done) < 63
     assert (tmp_path / "report/index.html").read_text().count("<article") == len(done)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "report"]
+
+
+def test_the_machine_decides_on_the_number_format_of_use_alone(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fastest in (torch.bfloat16, torch.float32):
+        monkeypatch.setattr("defect_hub.diagnose.fastest_dtype", lambda device, fastest=fastest: fastest)
+        assert load_pipeline(str(tiny_checkpoint)).model.dtype == fastest
+        assert load_pipeline(str(tiny_checkpoint), fastest=False).model.dtype == torch.float32

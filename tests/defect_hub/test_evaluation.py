@@ -133,6 +133,7 @@ def test_zero_shot_provenance(zero_shot: Path, val: datasets.Dataset) -> None:
         "n_unknown": 0,
         "sources": None,
     }
+    assert found["model"]["dtype"] == "float32"
     assert {use["use"] for use in found["model"]["trained_on"]} == {"training", "calibration"}
     assert found["warnings"] == [
         "The model's training used the split 'train' of the same data set.",
