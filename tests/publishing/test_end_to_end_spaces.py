@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
-from transformers import pipeline
 
+from defect_hub.diagnose import load_pipeline
 from defect_hub.embedded import EMBEDDED_CHECKPOINT
 from defect_hub.evaluate_metrics.apps import write_example
 from defect_hub.evaluate_metrics.kernels import PixelScores, auroc
@@ -44,7 +44,7 @@ def test_metric_is_loaded_by_its_id(scene: Scene, metric: str, name: str) -> Non
 def test_space_runs_the_model_that_its_card_names(scene: Scene, space: str) -> None:
     clone = scene.clone("space", space)
     example = clone / "examples" / "scratch.jpg"
-    pipe = pipeline("defect-diagnosis", model=str(EMBEDDED_CHECKPOINT))
+    pipe = load_pipeline(str(EMBEDDED_CHECKPOINT))  # in the number format of this machine, as in the Space
     wanted, name = pipe(str(example)), pipe.processor.object_name
     seen = len(scene.hub.log)
     with scene.serving(clone / "app.py") as url:
@@ -54,7 +54,7 @@ def test_space_runs_the_model_that_its_card_names(scene: Scene, space: str) -> N
     verdict, record = answer[0], answer[-1]
     assert f"<strong>{'Defective' if wanted['is_defective'] else 'Normal'}</strong>" in verdict
     assert record["is_defective"] is wanted["is_defective"] is True
-    assert record["score"] == pytest.approx(wanted["score"], abs=1e-6)
+    assert record["score"] == pytest.approx(wanted["score"], abs=1e-5)
     assert record["description"] == wanted["description"]
 
 
