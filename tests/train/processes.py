@@ -1,4 +1,4 @@
-"""Several processes of one run, forked from the test: what they import and load is there already."""
+"""Several processes of one run, forked: what they import is there already."""
 
 import multiprocessing
 import os
@@ -15,14 +15,20 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 
+from tests.fork_server import forked
 
-def run_together(processes: int, function: Callable[[Accelerator], Any], timeout: float = 60) -> list[Any]:
+
+def run_together(
+    processes: int, function: Callable[[Accelerator], Any], timeout: float = 60, trains: bool = False
+) -> list[Any]:
     """What a function returns in each of the processes, or the error that it raises.
 
     Args:
         processes: joined by gloo; with 1 there is nothing to join.
         function: gets the accelerator of its process.
         timeout: in seconds. Whoever is not done by then hangs: all are ended, and the test fails.
+        trains: whether the function has gradients computed. A fork cannot do that once another test in its parent has
+            compiled a model, so these processes come from the fork server, and the function must be picklable.
     """
     context = multiprocessing.get_context("fork")
     started, results = [], []
@@ -31,7 +37,8 @@ def run_together(processes: int, function: Callable[[Accelerator], Any], timeout
         for rank in range(processes):
             receiver, sender = context.Pipe(duplex=False)
             arguments = (rank, processes, f"file://{meeting}/place", function, sender)
-            process = context.Process(target=_process, args=arguments, daemon=True)
+            process = forked(_process, *arguments) if trains else context.Process(target=_process, args=arguments)
+            process.daemon = True
             process.start()
             sender.close()
             started.append((process, receiver))

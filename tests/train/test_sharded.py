@@ -130,7 +130,7 @@ def trained(tiny_checkpoint, batches, tmp_path_factory):
         if key not in done:
             folder = tmp_path_factory.mktemp("run")
             function = partial(train, checkpoint=tiny_checkpoint, batches=batches, folder=folder, sharded=sharded)
-            results = run_together(2, partial(function, trainable=trainable, **settings), timeout=300)
+            results = run_together(2, partial(function, trainable=trainable, **settings), timeout=300, trains=True)
             for found in results:
                 if isinstance(found, Exception):
                     raise found
