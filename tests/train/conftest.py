@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -33,3 +34,17 @@ def model(tiny_checkpoint: Path) -> SpgddGptForConditionalGeneration:
 @pytest.fixture(scope="session")
 def processor(tiny_checkpoint: Path) -> SpgddGptProcessor:
     return AutoProcessor.from_pretrained(tiny_checkpoint)
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Bytes of the pictures that were decoded."""
+    seen: list[bytes] = []
+    decode = datasets.Image.decode_example
+
+    def counting(self: datasets.Image, value: dict[str, Any], **options: Any) -> Any:
+        seen.append(value["bytes"])
+        return decode(self, value, **options)
+
+    monkeypatch.setattr(datasets.Image, "decode_example", counting)
+    return seen

@@ -160,19 +160,6 @@ def test_rows_that_cannot_be_items_are_refused(rows, processor):
 # Decoded in each epoch
 
 
-@pytest.fixture
-def decoded(monkeypatch):
-    """Bytes of the pictures that were decoded."""
-    seen, decode = [], datasets.Image.decode_example
-
-    def counting(self, value, **options):
-        seen.append(value["bytes"])
-        return decode(self, value, **options)
-
-    monkeypatch.setattr(datasets.Image, "decode_example", counting)
-    return seen
-
-
 CHANGES = {"simulated_defects": 0.7, "brightness": 0.2, "contrast": 0.4}
 
 

@@ -67,19 +67,6 @@ def whole(stream, processor):
     return batches(stream, processor, 24)[0]
 
 
-@pytest.fixture
-def decoded(monkeypatch):
-    """Bytes of the pictures that were decoded."""
-    seen, decode = [], datasets.Image.decode_example
-
-    def counting(self, value, **options):
-        seen.append(value["bytes"])
-        return decode(self, value, **options)
-
-    monkeypatch.setattr(datasets.Image, "decode_example", counting)
-    return seen
-
-
 # Shares
 
 
