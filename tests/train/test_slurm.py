@@ -80,10 +80,14 @@ def cluster(tmp_path):
 
 def test_tasks_find_each_other_and_their_caches(cluster, tmp_path):
     task = tmp_path / "task.py"
-    task.write_text("import json, os; print(json.dumps(dict(os.environ)))")
-    done = cluster(task, SHARDED="fsdp2")
+    task.write_text(
+        "import json, os, sys\n"  # not to standard output, where the lines of two tasks may mix
+        "with open(f'{sys.argv[1]}/{os.environ[\"RANK\"]}.json', 'w') as file:\n"
+        "    json.dump(dict(os.environ), file)\n"
+    )
+    done = cluster(task, tmp_path, SHARDED="fsdp2")
     assert done.returncode == 0, done.stderr
-    tasks = sorted((json.loads(line) for line in done.stdout.splitlines()), key=lambda found: found["RANK"])
+    tasks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert [found["RANK"] for found in tasks] == ["0", "1"]
     for found in tasks:
         assert found["WORLD_SIZE"] == "2"
