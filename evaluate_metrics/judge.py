@@ -230,6 +230,8 @@ def _rate(
         futures: dict[Future[tuple[Judgement, str]], str] = {
             workers.submit(_rate_one, request, endpoint, model, options): key for key, request in requests.items()
         }
+        for future in futures:
+            future.add_done_callback(partial(_give_up_at_failure, futures, endpoint))
         try:
             for future in as_completed(futures):
                 if future.cancelled():
@@ -237,13 +239,17 @@ def _rate(
                 try:
                     yield futures[future], *future.result()
                 except EndpointError as error:
-                    # What others are just being answered still counts.
-                    failure = failure or error
-                    _give_up(futures, endpoint)
+                    failure = failure or error  # What others are just being answered still counts.
         finally:
             _give_up(futures, endpoint)
     if failure is not None:
         raise failure
+
+
+def _give_up_at_failure(futures: Iterable[Future], endpoint: ChatEndpoint, done: Future) -> None:
+    """In the worker that failed, before it takes its next request."""
+    if not done.cancelled() and isinstance(done.exception(), EndpointError):
+        _give_up(futures, endpoint)
 
 
 def _give_up(futures: Iterable[Future], endpoint: ChatEndpoint) -> None:
